@@ -1,0 +1,1 @@
+"""Data sets: arrays in, whatever they came from; splits; checks."""

@@ -1,0 +1,1 @@
+"""The integer graph on a device: memory plan, encoded weights, C, boards, compilers, simulators."""

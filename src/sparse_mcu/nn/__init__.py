@@ -1,0 +1,1 @@
+"""An architecture as a trainable network: layers, Bayesian sparse layers, training, inheriting weights."""

@@ -1,0 +1,1 @@
+"""The optimiser: scalarisation, surrogate, sampler, stages; the ledger of trials; who evaluates."""

@@ -1,0 +1,1 @@
+"""Ω: architectures as plain frozen values; shapes, sampling, morphs, encoding. Knows no torch."""
