@@ -1,0 +1,46 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparse_mcu.errors import UserError
+from sparse_mcu.units import format_seconds, parse_bytes, parse_seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("1024", 1024), ("1K", 1024), ("2KB", 2048), ("2 kib", 2048), ("1.5k", 1536), ("1m", 1048576), (" 7 B ", 7)],
+)
+def test_sizes_as_people_write_them(text: str, size: int) -> None:
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "K", "-1", "0", "0K", "1.3", "2G", "1 2", "1e3", "nan", "½K"])
+def test_a_size_that_is_none_is_refused_and_quoted(text: str) -> None:
+    with pytest.raises(UserError, match="a size is") as caught:
+        parse_bytes(text)
+    assert repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("10m", 600), ("1h", 3600), ("1h30m", 5400), ("1h 30m", 5400), ("45", 45), ("0.5m", 30), ("2D", 172800)],
+)
+def test_times_as_people_write_them(text: str, seconds: float) -> None:
+    assert parse_seconds(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-3s", "0s", "3w", "3 4", "3m4", "soon", "1h soon", "inf"])
+def test_a_time_that_is_none_is_refused_and_quoted(text: str) -> None:
+    with pytest.raises(UserError, match="a time") as caught:
+        parse_seconds(text)
+    assert repr(text) in str(caught.value)
+
+
+@given(st.integers(1, 10**6))
+def test_seconds_survive_formatting_within_the_unit_that_is_dropped(seconds: int) -> None:
+    back = parse_seconds(format_seconds(seconds))
+    assert back == seconds if seconds < 3600 else seconds - 60 < back <= seconds
+
+
+def test_seconds_are_formatted_by_size() -> None:
+    assert [format_seconds(value) for value in (-1, 0, 45.9, 125, 3720)] == ["0s", "0s", "45s", "2m05s", "1h02m"]
