@@ -1,0 +1,1 @@
+"""A run directory: open, read, write; the Python face."""

@@ -1,0 +1,62 @@
+"""run.json: what a run was asked to do. docs/file-formats.md lists its fields."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sparse_mcu.errors import RunError
+from sparse_mcu.run.files import write_text
+
+FORMAT = 1
+FILE = "run.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a run was asked to do; together with the data it makes the search repeatable."""
+
+    source: str  # as ``data.load`` takes it; a path is absolute, so that a run is resumed from anywhere
+    data_digest: str  # SHA-256 over the data set's arrays
+    board: str
+    ram_bytes: int
+    flash_bytes: int
+    seconds: float | None  # the budget in search time, or
+    trials: int | None  # in trials
+    seed: int
+    workers: int
+    device: str
+    created: str  # UTC, ISO 8601
+    versions: dict[str, str]  # of sparse-mcu, Python and the libraries that decide a result
+
+    def write(self, directory: Path) -> None:
+        """Write run.json into ``directory``."""
+        write_text(directory / FILE, json.dumps({"format": FORMAT, **dataclasses.asdict(self)}, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, directory: Path) -> "Record":
+        """Read run.json; raises RunError where ``directory`` is not a run that this version can read."""
+        value = _read_object(directory)
+        number = value.pop("format", None)
+        if type(number) is not int:
+            raise RunError(f"{directory / FILE} must name its format as an integer, but has {number!r}; it is not ours")
+        if number > FORMAT:
+            raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; update sparse-mcu")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if value.keys() != names:
+            raise RunError(f"{directory / FILE} is damaged: missing or unknown {', '.join(sorted(value.keys() ^ names))}")
+        return cls(**value)
+
+
+def _read_object(directory: Path) -> dict[str, Any]:
+    try:
+        value = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        lack = f"has no {FILE}" if directory.exists() else "does not exist"
+        raise RunError(f"a run is a directory that search made, but {directory} {lack}") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {directory / FILE}: {error}") from None
+    if not isinstance(value, dict):
+        raise RunError(f"{directory / FILE} is damaged: it must hold an object, but holds {value!r:.40}")
+    return value
