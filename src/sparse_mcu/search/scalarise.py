@@ -1,0 +1,65 @@
+"""Chebyshev scalarisation with random weights (Paria, Kandasamy and Póczos, UAI 2019, section 3), objectives minimised.
+
+F: (n, k) objectives as ``Region.normalise`` gives them, 0 where the region of interest begins and 1 where it ends.
+weights: (k,) λ with 1/λ_k ~ U(a_k, b_k). The minimiser of max_k λ_k F_k is where the front meets the ray through 1/λ.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.search.pareto import Float64Array
+
+# 1/λ_k ~ U(a, b): a > 0 keeps λ finite, b = 1 is the end of the region of interest.
+INVERSE_WEIGHT_LOW = 0.02
+INVERSE_WEIGHT_HIGH = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Region:
+    """The box of objectives worth searching, in raw units: from the best value known to the worst that is of use.
+
+    ``logarithmic`` columns (bytes, cycles) are compared by ratio. ``limited`` columns have an ``upper`` that is a budget,
+    which a network keeps or is of no use.
+    """
+
+    lower: Float64Array  # (k,)
+    upper: Float64Array  # (k,)
+    logarithmic: npt.NDArray[np.bool_]  # (k,)
+    limited: npt.NDArray[np.bool_]  # (k,)
+
+    def normalise(
+        self,
+        F: Float64Array,  # (n, k) raw objectives
+    ) -> Float64Array:  # (n, k)
+        """Map ``lower`` to 0 and ``upper`` to 1, column by column."""
+        lower, upper, values = (self._scaled(a) for a in (self.lower, self.upper, F))
+        # A column whose best value is its limit has no width: any excess then counts as beyond the region.
+        return (values - lower) / np.maximum(upper - lower, 1e-6)
+
+    def excess(
+        self,
+        F: Float64Array,  # (n, k) raw objectives
+    ) -> Float64Array:  # (n,)
+        """Return by how much each row breaks the limited columns, in widths of the region; 0 where it keeps them all."""
+        return np.asarray(np.maximum(self.normalise(F)[:, self.limited] - 1.0, 0.0).sum(axis=1))
+
+    def _scaled(self, F: Float64Array) -> Float64Array:
+        return np.where(self.logarithmic, np.log(np.maximum(F, 1.0)), F)
+
+
+def draw_weights(
+    k: int,
+    rng: np.random.Generator,
+) -> Float64Array:  # (k,)
+    """Draw the weights λ of one scalarisation."""
+    return 1.0 / rng.uniform(INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH, size=k)
+
+
+def chebyshev(
+    F: Float64Array,  # (n, k)
+    weights: Float64Array,  # (k,)
+) -> Float64Array:  # (n,)
+    """Return g(f, λ) = max_k λ_k f_k of every row."""
+    return np.asarray((F * weights).max(axis=1))
