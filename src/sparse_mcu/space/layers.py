@@ -5,7 +5,7 @@ Layers come in an order in which each follows those it reads. Shapes are (channe
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparse_mcu.errors import ArchitectureError
@@ -60,20 +60,40 @@ class Layer:
 def layers(architecture: Architecture) -> tuple[Layer, ...]:
     """Return the layers of ``architecture``; the last is named LOGITS and its output is (classes, 1, 1).
 
+    A routed block's fully connected layer follows its block at once, so that its feature map need not be kept.
     Raises ArchitectureError where the architecture cannot be built, naming the layer and the shape that does not fit.
     """
+    _check_ends(architecture)
     chain = _Chain(architecture.input_shape)
     if architecture.downsample is not None:
         chain.pool("downsample", architecture.downsample)
-    if not architecture.blocks:
-        raise ArchitectureError("an architecture needs at least one block, but has none")
-    routed: list[tuple[str, Shape]] = []
+    last = len(architecture.blocks) - 1
+    single = not any(block.branch for block in architecture.blocks[:last])
+    summands: list[str] = []
     for index, block in enumerate(architecture.blocks):
         _block(chain, f"block{index}", block)
-        if block.branch or index == len(architecture.blocks) - 1:
-            routed.append((chain.name, chain.shape))
-    _head(chain, architecture, routed)
+        if block.branch or index == last:
+            summands.append(_route(chain, architecture, len(summands), single))
+    _classify(chain, architecture, summands)
     return tuple(chain.layers)
+
+
+def conv_shape(name: str, shape: Shape, conv: Conv) -> Shape:
+    """Return the output shape of ``conv`` on ``shape``; raises ArchitectureError, naming ``name``, where it does not fit."""
+    _check_positive(f"{name}.channels, kernel and stride", (conv.channels, *conv.kernel, *conv.stride))
+    top, left, bottom, right = _padding(conv)
+    height = _extent(name, shape[1], conv.kernel[0], conv.stride[0], top + bottom)
+    width = _extent(name, shape[2], conv.kernel[1], conv.stride[1], left + right)
+    return conv.channels, height, width
+
+
+def pool_shape(name: str, shape: Shape, pool: Pool) -> Shape:
+    """Return the output shape of ``pool`` on ``shape``; raises ArchitectureError, naming ``name``, where it does not fit."""
+    _check_positive(f"{name}.window", pool.window)
+    channels, height, width = shape
+    if pool.window[0] > height or pool.window[1] > width:
+        raise ArchitectureError(f"a pooling window must fit its input, but {name} is {pool.window} on {(height, width)}")
+    return channels, height // pool.window[0], width // pool.window[1]
 
 
 class _Chain:
@@ -90,38 +110,22 @@ class _Chain:
         self.name, self.shape = layer.name, layer.out_shape
 
     def pool(self, name: str, pool: Pool) -> None:
-        _check_positive(f"{name}.window", pool.window)
-        channels, *size = self.shape
-        out = tuple(extent // window for extent, window in zip(size, pool.window, strict=True))
-        if min(out) < 1:
-            raise ArchitectureError(f"a pooling window must fit its input, but {name} is {pool.window} on {tuple(size)}")
         op: Operation = "max_pool" if pool.kind == "max" else "average_pool"
-        self.append(Layer(name, op, (self.name,), self.shape, (channels, *out), kernel=pool.window, stride=pool.window))
+        out_shape = pool_shape(name, self.shape, pool)
+        self.append(Layer(name, op, (self.name,), self.shape, out_shape, kernel=pool.window, stride=pool.window))
 
-    def conv(self, name: str, channels: int, conv: Conv, *, depthwise: bool = False) -> None:
-        _check_positive(f"{name}.channels, kernel and stride", (channels, *conv.kernel, *conv.stride))
-        padding = _same_padding(conv.kernel) if conv.padding == "same" else (0, 0, 0, 0)
-        height = _extent(name, self.shape[1], conv.kernel[0], conv.stride[0], padding[0] + padding[2])
-        width = _extent(name, self.shape[2], conv.kernel[1], conv.stride[1], padding[1] + padding[3])
+    def conv(self, name: str, conv: Conv, *, depthwise: bool = False) -> None:
         op: Operation = "depthwise" if depthwise else "conv"
-        out_shape = (channels, height, width)
-        self.append(
-            Layer(
-                name,
-                op,
-                (self.name,),
-                self.shape,
-                out_shape,
-                conv.kernel,
-                conv.stride,
-                padding,
-                conv.batch_norm,
-                relu=True,
-            )
-        )
+        out_shape = conv_shape(name, self.shape, conv)
+        shape, reads, padding = self.shape, (self.name,), _padding(conv)
+        self.append(Layer(name, op, reads, shape, out_shape, conv.kernel, conv.stride, padding, conv.batch_norm, relu=True))
+
+    def linear(self, name: str, units: int, *, relu: bool) -> None:
+        shape = self.shape
+        self.append(Layer(name, "linear", (self.name,), shape, (units, 1, 1), kernel=shape[1:], relu=relu))
 
     def pointwise(self, name: str, channels: int, batch_norm: bool) -> None:
-        self.conv(name, channels, Conv("regular", (1, 1), channels, batch_norm=batch_norm))
+        self.conv(name, Conv("regular", (1, 1), channels, batch_norm=batch_norm))
 
 
 def _block(chain: _Chain, name: str, block: Block) -> None:
@@ -149,46 +153,60 @@ def _conv(chain: _Chain, name: str, conv: Conv) -> None:
             f"reduced_channels goes with kind 'reduced', but {name} is {conv.kind!r} with {conv.reduced_channels}"
         )
     if conv.kind == "separable":
-        chain.conv(f"{name}.depthwise", chain.shape[0], conv, depthwise=True)
+        chain.conv(f"{name}.depthwise", replace(conv, channels=chain.shape[0]), depthwise=True)
         chain.pointwise(f"{name}.pointwise", conv.channels, conv.batch_norm)
     elif conv.reduced_channels is not None:
         chain.pointwise(f"{name}.reduce", conv.reduced_channels, conv.batch_norm)
-        chain.conv(f"{name}.full", conv.channels, conv)
+        chain.conv(f"{name}.full", conv)
     else:
-        chain.conv(name, conv.channels, conv)
+        chain.conv(name, conv)
 
 
-def _head(chain: _Chain, architecture: Architecture, routed: list[tuple[str, Shape]]) -> None:
+def _route(chain: _Chain, architecture: Architecture, index: int, single: bool) -> str:
+    """Append the classifier's layers that read the block just built; the chain goes on from the block. Return their output."""
+    block = chain.name, chain.shape
+    if architecture.head.kind == "global" and chain.shape[1:] != (1, 1):
+        chain.pool(f"head{index}.global", Pool("average", chain.shape[1:]))
+    name, units, relu = _first_stage(architecture)
+    if single:
+        chain.linear(name, units, relu=relu)
+    else:
+        chain.linear(f"head{index}.linear", units, relu=False)  # the sum goes through the ReLU, not its parts
+    output = chain.name
+    chain.name, chain.shape = block
+    return output
+
+
+def _classify(chain: _Chain, architecture: Architecture, summands: list[str]) -> None:
+    """Append the sum of the routed outputs and, behind a hidden layer, the logits."""
+    name, units, relu = _first_stage(architecture)
+    chain.name, chain.shape = summands[-1], (units, 1, 1)
+    if len(summands) > 1:
+        chain.append(Layer(name, "add", tuple(summands), chain.shape, chain.shape, relu=relu))
+    if architecture.head.hidden is not None:
+        chain.linear(LOGITS, architecture.classes, relu=False)
+
+
+def _first_stage(architecture: Architecture) -> tuple[str, int, bool]:
+    """Name, units and ReLU of what the routed outputs sum to: the hidden layer, or else the logits."""
+    hidden = architecture.head.hidden
+    return (LOGITS, architecture.classes, False) if hidden is None else ("hidden", hidden, True)
+
+
+def _check_ends(architecture: Architecture) -> None:
+    if not architecture.blocks:
+        raise ArchitectureError("an architecture needs at least one block, but has none")
     if architecture.classes < 2:
         raise ArchitectureError(f"a classifier needs at least 2 classes, but has {architecture.classes}")
-    hidden = architecture.head.hidden
-    if hidden is not None:
-        _check_positive("head.hidden", (hidden,))
-    units = architecture.classes if hidden is None else hidden
-    name = LOGITS if hidden is None else "hidden"
-    branches = []
-    for index, (source, shape) in enumerate(routed):
-        chain.name, chain.shape = source, shape
-        if architecture.head.kind == "global" and shape[1:] != (1, 1):
-            chain.pool(f"head{index}.global", Pool("average", shape[1:]))
-        single = len(routed) == 1
-        _linear(chain, name if single else f"head{index}.linear", units, relu=single and hidden is not None)
-        branches.append(chain.name)
-    if len(branches) > 1:
-        shape = (units, 1, 1)
-        chain.append(Layer(name, "add", tuple(branches), shape, shape, relu=hidden is not None))
-    if hidden is not None:
-        _linear(chain, LOGITS, architecture.classes, relu=False)
+    if architecture.head.hidden is not None:
+        _check_positive("head.hidden", (architecture.head.hidden,))
 
 
-def _linear(chain: _Chain, name: str, units: int, relu: bool) -> None:
-    shape = chain.shape
-    chain.append(Layer(name, "linear", (chain.name,), shape, (units, 1, 1), kernel=shape[1:], relu=relu))
-
-
-def _same_padding(kernel: Size) -> tuple[int, int, int, int]:
-    """Padding that keeps the size at stride 1; an even kernel takes the extra row or column after."""
-    height, width = kernel
+def _padding(conv: Conv) -> tuple[int, int, int, int]:
+    """(top, left, bottom, right). "same" keeps the size at stride 1; an even kernel takes the extra row or column after."""
+    if conv.padding == "valid":
+        return (0, 0, 0, 0)
+    height, width = conv.kernel
     return ((height - 1) // 2, (width - 1) // 2, height // 2, width // 2)
 
 
