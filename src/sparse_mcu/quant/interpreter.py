@@ -1,0 +1,119 @@
+"""Reference interpreter: runs an integer graph in NumPy, exactly as docs/integer-arithmetic.md says, over batches of images.
+
+N: images; H, W, C: height, width, channels; O: output channels; I: input channels; KH, KW: kernel height and width.
+Products and sums go through floating-point matrix multiplication, which is fast and exact: integers below 2**24 (float32)
+or 2**53 (float64) have no rounding, and ``sum_bounds`` says which of the two a layer needs.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, assert_never
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.quant.fixedpoint import requantise, sum_bounds
+from sparse_mcu.quant.graph import (
+    INPUT,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Convolution,
+    DepthwiseConv2d,
+    IntegerGraph,
+    MaxPool2d,
+    Op,
+    TensorType,
+)
+from sparse_mcu.quant.verify import verify
+
+UInt8Array = npt.NDArray[np.uint8]
+Int16Array = npt.NDArray[np.int16]
+IntegerArray = npt.NDArray[Any]  # uint8 or int16
+_CHUNK_BYTES = 32 * 2**20  # of the largest matrix of windows that a chunk of images makes: fits caches better than it fits RAM
+
+
+def run(
+    graph: IntegerGraph,
+    images: UInt8Array,  # (N, C, H, W)
+) -> Int16Array:  # (N, classes)
+    """Return the logits of ``images``; memory stays bounded whatever N is."""
+    logits = np.empty((len(images), graph.classes), np.int16)
+    for start, chunk in _chunks(graph, images):
+        logits[start : start + len(chunk)] = run_tensors(graph, chunk)[graph.output][:, 0, 0]
+    return logits
+
+
+def run_tensors(
+    graph: IntegerGraph,
+    images: UInt8Array,  # (N, C, H, W)
+) -> dict[str, IntegerArray]:  # each (N, H, W, C)
+    """Return every tensor of ``graph``, the input included, by name: to see where two implementations part."""
+    verify(graph)
+    height, width, channels = graph.tensors[INPUT].shape
+    assert images.dtype == np.uint8 and images.shape[1:] == (channels, height, width), (images.dtype, images.shape)
+    tensors: dict[str, IntegerArray] = {INPUT: np.ascontiguousarray(images.transpose(0, 2, 3, 1))}
+    for op in graph.ops:
+        tensors[op.name] = run_op(op, tensors, graph.tensors)
+    return tensors
+
+
+def run_op(op: Op, values: Mapping[str, IntegerArray], types: Mapping[str, TensorType]) -> IntegerArray:
+    """Return what ``op`` writes, (N, H, W, C), given the ``values`` and ``types`` of the tensors by name."""
+    inputs = [values[name] for name in op.inputs]
+    dtype = types[op.name].dtype
+    match op:
+        case Conv2d() | DepthwiseConv2d():
+            sums = convolution_sums(op, inputs[0], types[op.inputs[0]])
+            return requantise(sums, op.multiplier, op.shift, dtype)
+        case MaxPool2d():
+            return np.asarray(_windows(inputs[0], op.window, op.window).max(axis=(-2, -1)))
+        case AveragePool2d():
+            sums = _windows(inputs[0], op.window, op.window).sum(axis=(-2, -1), dtype=np.int32)
+            return requantise(sums, op.multiplier, op.shift, dtype)
+        case Add():
+            sums = np.zeros(inputs[0].shape, np.int32)
+            for value, multiplier in zip(inputs, op.multiplier, strict=True):
+                sums += value * np.int32(multiplier)
+            return requantise(sums, 1, op.shift, dtype)
+        case _:
+            assert_never(op)
+
+
+def convolution_sums(
+    op: Convolution,
+    x: UInt8Array,  # (N, H, W, I)
+    input_type: TensorType,
+) -> npt.NDArray[np.int32]:  # (N, H', W', O)
+    """Return the sums of a convolution, bias included, before requantisation."""
+    low, high = sum_bounds(op, input_type)
+    exact: npt.DTypeLike = np.float32 if max(-low.min(), high.max()) < 2**24 else np.float64
+    top, left, bottom, right = op.padding
+    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
+    windows = _windows(padded, op.kernel, op.stride)  # (N, H', W', I, KH, KW)
+    if isinstance(op, DepthwiseConv2d):
+        sums = np.einsum("nhwcij,ijc->nhwc", windows.astype(exact), op.weights.astype(exact))
+    else:
+        columns = op.weights.transpose(3, 1, 2, 0).reshape(-1, len(op.weights)).astype(exact)
+        sums = np.matmul(windows.reshape(*windows.shape[:3], -1).astype(exact), columns)
+    return np.asarray(sums, np.int32) + op.bias
+
+
+def _windows(x: IntegerArray, kernel: tuple[int, int], stride: tuple[int, int]) -> IntegerArray:
+    """View ``x`` (N, H, W, C) as its windows (N, H', W', C, KH, KW)."""
+    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
+    return view[:, :: stride[0], :: stride[1]]
+
+
+def _chunks(graph: IntegerGraph, images: UInt8Array) -> Iterator[tuple[int, UInt8Array]]:
+    """Yield (index of its first image, chunk) such that no layer's windows take much more than _CHUNK_BYTES."""
+    per_image = max((_window_bytes(op, graph.tensors[op.name]) for op in graph.ops if isinstance(op, Convolution)), default=1)
+    size = max(1, _CHUNK_BYTES // per_image)
+    for start in range(0, len(images), size):
+        yield start, images[start : start + size]
+
+
+def _window_bytes(op: Convolution, output: TensorType) -> int:
+    """Bytes of a convolution's windows in float64 and of its sums in int32, for one image."""
+    height, width, channels = output.shape
+    taps = op.weights[0].size if isinstance(op, Conv2d) else op.weights.size
+    return height * width * (8 * taps + 4 * channels)
