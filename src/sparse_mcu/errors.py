@@ -12,6 +12,10 @@ class SparseMcuError(Exception):
     """Base class of everything this package raises on purpose."""
 
 
+class TrainingError(SparseMcuError):
+    """Training that diverged, or that cannot start."""
+
+
 class UserError(SparseMcuError):
     """Something the user can put right: input, options, the environment."""
 

@@ -12,7 +12,7 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoldedLayer:
-    """A layer with its effective weights (shape ``layer.weight_shape``, zeros where pruned) and bias (O,); None where it has none."""
+    """A layer with its effective weights (``layer.weight_shape``, zeros where pruned) and bias (O,); None where it has none."""
 
     layer: Layer
     weight: Float32Array | None

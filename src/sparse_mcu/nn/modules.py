@@ -1,0 +1,185 @@
+"""The layers of a network as modules: sums, then bias or batch norm, then a scale per channel, then ReLU.
+
+What a module holds depends on the pruning method (``Pruning.method``), the symbols are those of ``variational``:
+
+    none            θ
+    unstructured    θ, log σ² with a log-uniform prior: single weights leave
+    structured      θ, log σ² with a standard normal prior; a scale z per output channel with a log-uniform one: channels leave
+    both            θ, log σ² and z, each with a log-uniform prior
+
+Training mode draws the sums and scales; eval mode takes their means, without the weights and channels whose log α is above
+the threshold. The scale stands behind the batch norm, so a channel whose scale has left is exactly 0.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse_mcu.nn.folded import FoldedLayer
+from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, log_alpha, sample_sums
+from sparse_mcu.space.architecture import Pruning
+from sparse_mcu.space.layers import Layer
+
+# Larger than PyTorch's 1e-5: a channel that is almost constant on few images is not blown up by 1/sqrt(variance).
+BATCH_NORM_EPSILON = 1e-3
+BATCH_NORM_MOMENTUM = 0.1
+
+
+class FixedLayer(nn.Module):
+    """A layer without weights."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Pool or add: tensors (B, C, H, W) to one (B, C', H', W')."""
+        return apply_fixed(self.layer, inputs)
+
+    def fold(self) -> FoldedLayer:
+        """Return the layer for quantisation."""
+        return FoldedLayer(self.layer, None, None)
+
+
+class WeightedLayer(nn.Module):
+    """A convolution (full or depthwise) or a fully connected layer. O: its output channels.
+
+    ``scaled`` gives it a scale per output channel where the method asks for one: the logits, which cannot leave, have none.
+    """
+
+    def __init__(self, layer: Layer, pruning: Pruning, scaled: bool, generator: torch.Generator) -> None:
+        super().__init__()
+        assert layer.weight_shape is not None
+        self.layer = layer
+        self.threshold = pruning.threshold
+        self.sparse = pruning.method in ("unstructured", "both")  # single weights leave
+        channels = layer.out_shape[0]
+        self.weight = nn.Parameter(_initial_weight(layer, generator))
+        self.log_variance = None if pruning.method == "none" else _constant(layer.weight_shape, INITIAL_LOG_VARIANCE)
+        self.bias = None if layer.batch_norm else _constant((channels,), 0.0)
+        self.gamma = _constant((channels,), 1.0) if layer.batch_norm else None
+        self.beta = _constant((channels,), 0.0) if layer.batch_norm else None
+        self.register_buffer("mean", torch.zeros(channels) if layer.batch_norm else None)
+        self.register_buffer("variance", torch.ones(channels) if layer.batch_norm else None)
+        scaled = scaled and pruning.method in ("structured", "both")
+        self.scale = _constant((channels,), 1.0) if scaled else None
+        self.scale_log_variance = _constant((channels,), INITIAL_LOG_VARIANCE) if scaled else None
+        # While pruning is fixed: 1 for what stays. Part of no saved state, for the posterior tells it again.
+        self.register_buffer("weight_mask", None, persistent=False)
+        self.register_buffer("scale_mask", None, persistent=False)
+        self.pruning_fixed = False
+
+    mean: Tensor | None
+    variance: Tensor | None
+    weight_mask: Tensor | None
+    scale_mask: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to (B, O, H', W')."""
+        y = self._sums(padded(self.layer, x))
+        if self.gamma is not None:
+            y = F.batch_norm(
+                y, self.mean, self.variance, self.gamma, self.beta, self.training, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON
+            )
+        if self.scale is not None:
+            y = y * self._scales(self.scale, batch=len(x))
+        return torch.relu_(y) if self.layer.relu else y
+
+    def _sums(self, x: Tensor) -> Tensor:
+        """Return the sums (B, O, H', W') with bias: drawn while the posterior trains, else those of the weights that stay."""
+        if self._drawing and self.log_variance is not None:
+            mean = apply_weights(self.layer, x, self.weight, self.bias)
+            return sample_sums(mean, apply_weights(self.layer, x.square(), self.log_variance.exp()))
+        return apply_weights(self.layer, x, self.effective_weight(), self.bias)
+
+    def _scales(self, scale: Tensor, batch: int) -> Tensor:
+        """Return scales to multiply (B, O, H', W') with: one draw per image, or the means of those that stay."""
+        if self._drawing and self.scale_log_variance is not None:
+            draw = torch.randn((batch, len(scale)), device=scale.device, dtype=scale.dtype)
+            return torch.addcmul(scale, torch.exp(0.5 * self.scale_log_variance), draw)[:, :, None, None]
+        return self.effective_scale(scale)[:, None, None]
+
+    @property
+    def _drawing(self) -> bool:
+        return self.training and not self.pruning_fixed
+
+    def effective_weight(self) -> Tensor:
+        """Return θ with 0 for the weights that leave; shape ``layer.weight_shape``."""
+        mask = self.weight_mask if self.pruning_fixed else self._kept_weights()
+        return self.weight if mask is None else self.weight * mask
+
+    def effective_scale(self, scale: Tensor) -> Tensor:
+        """Return μ with 0 for the channels that leave; (O,)."""
+        mask = self.scale_mask if self.pruning_fixed else self._kept_channels()
+        return scale if mask is None else scale * mask
+
+    def _kept_weights(self) -> Tensor | None:
+        """1 where log α is at most the threshold; None where the method removes no single weights."""
+        if not self.sparse or self.log_variance is None:
+            return None
+        return (log_alpha(self.weight, self.log_variance) <= self.threshold).to(self.weight.dtype)
+
+    def _kept_channels(self) -> Tensor | None:
+        if self.scale is None or self.scale_log_variance is None:
+            return None
+        return (log_alpha(self.scale, self.scale_log_variance) <= self.threshold).to(self.scale.dtype)
+
+    @torch.no_grad()
+    def fix_pruning(self) -> None:
+        """Set what leaves to 0 and keep it there; what stays trains on without noise."""
+        self.weight_mask, self.scale_mask = self._kept_weights(), self._kept_channels()
+        self.pruning_fixed = True
+        self.weight.copy_(self.effective_weight())
+        if self.scale is not None:
+            self.scale.copy_(self.effective_scale(self.scale))
+
+    @torch.no_grad()
+    def release_pruning(self) -> None:
+        """Let the posterior decide again. Variances shrink where they must, so that it decides as it was fixed."""
+        _keep(self.weight, self.log_variance, self.weight_mask, self.threshold)
+        _keep(self.scale, self.scale_log_variance, self.scale_mask, self.threshold)
+        self.weight_mask = self.scale_mask = None
+        self.pruning_fixed = False
+
+    @torch.no_grad()
+    def fold(self) -> FoldedLayer:
+        """Return the layer in eval mode as plain weights and a bias; computed in float64."""
+        weight = self.effective_weight().double()
+        factor = torch.ones(len(weight), dtype=torch.float64, device=weight.device)
+        bias = torch.zeros_like(factor) if self.bias is None else self.bias.double()
+        if self.gamma is not None and self.beta is not None and self.mean is not None and self.variance is not None:
+            factor = self.gamma.double() / torch.sqrt(self.variance.double() + BATCH_NORM_EPSILON)
+            bias = self.beta.double() - self.mean.double() * factor
+        if self.scale is not None:
+            scale = self.effective_scale(self.scale).double()
+            factor, bias = factor * scale, bias * scale
+        weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
+        return FoldedLayer(self.layer, _float32(weight), _float32(bias))
+
+
+def _initial_weight(layer: Layer, generator: torch.Generator) -> Tensor:
+    """He et al., 2015: the variance of the sums is kept, or doubled where a ReLU takes half of it away."""
+    assert layer.weight_shape is not None
+    weight = torch.empty(layer.weight_shape)
+    return nn.init.kaiming_normal_(weight, nonlinearity="relu" if layer.relu else "linear", generator=generator)
+
+
+def _constant(shape: Sequence[int], value: float) -> nn.Parameter:
+    return nn.Parameter(torch.full(tuple(shape), value))
+
+
+def _keep(mean: Tensor | None, log_variance: Tensor | None, mask: Tensor | None, threshold: float) -> None:
+    """Bring log α to the threshold where ``mask`` is 1 and the mean has moved so far that it is above."""
+    if mean is None or log_variance is None or mask is None:
+        return
+    margin = 1e-3  # rounding must not carry log α over the threshold again
+    largest = torch.log(mean.square() + SQUARE_FLOOR) + threshold - margin
+    log_variance.copy_(torch.where(mask > 0, torch.minimum(log_variance, largest), log_variance))
+
+
+def _float32(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    return x.to("cpu", torch.float32).numpy()

@@ -1,0 +1,126 @@
+"""An architecture as a trainable network. It is built by walking ``space.layers``, as the cost and the integer graph are."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sparse_mcu.errors import ArchitectureError
+from sparse_mcu.nn.folded import FoldedNetwork
+from sparse_mcu.nn.modules import FixedLayer, WeightedLayer
+from sparse_mcu.nn.variational import LARGEST_LOG_ALPHA, log_alpha, log_uniform_kl, standard_normal_kl
+from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
+
+Weights = dict[str, npt.NDArray[np.float32]]
+"""All that a network has learnt, as "layer.part"; parts are named in ``modules.WeightedLayer``. Saved as safetensors."""
+
+
+class Network(nn.Module):
+    """The network of ``architecture``, with fresh weights drawn from ``seed``."""
+
+    def __init__(self, architecture: Architecture, seed: int) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.layers = layers(architecture)
+        generator = torch.Generator().manual_seed(seed)
+        self.operations = nn.ModuleList(self._operation(layer, generator) for layer in self.layers)
+
+    def _operation(self, layer: Layer, generator: torch.Generator) -> nn.Module:
+        if layer.weight_shape is None:
+            return FixedLayer(layer)
+        hidden = self.architecture.head.hidden is not None
+        scaled = layer.op != "linear" or (hidden and layer.name != LOGITS)
+        return WeightedLayer(layer, self.architecture.training.pruning, scaled, generator)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images (B, C, H, W), float32 in [0, 1], to logits (B, classes)."""
+        dropout = self.architecture.training.dropout
+        tensors = {INPUT: x}
+        for layer, operation in zip(self.layers, self.operations, strict=True):
+            inputs = [tensors[name] for name in layer.inputs]
+            if layer.op == "linear" and self.training and dropout > 0:
+                inputs = [F.dropout(inputs[0], dropout)]
+            tensors[layer.name] = operation(*inputs)
+        return tensors[LOGITS].flatten(1)
+
+    def weighted(self) -> Iterator[WeightedLayer]:
+        """Yield the layers with weights, in the order in which they run."""
+        return (operation for operation in self.operations if isinstance(operation, WeightedLayer))
+
+    def kl(self) -> Tensor:
+        """Return the KL divergence of the posterior from its prior for the whole network, in nats; 0 without pruning.
+
+        The terms are computed on all layers at once: in small networks the number of operations is what costs.
+        """
+        sparse: _Pairs = []
+        normal: _Pairs = []
+        for layer in self.weighted():
+            if layer.log_variance is not None:
+                (sparse if layer.sparse else normal).append((layer.weight, layer.log_variance))
+            if layer.scale is not None and layer.scale_log_variance is not None:
+                sparse.append((layer.scale, layer.scale_log_variance))
+        total = torch.zeros((), device=next(self.parameters()).device)
+        if sparse:
+            alpha = log_alpha(*_joined(sparse)).clamp(max=LARGEST_LOG_ALPHA)
+            total = total + log_uniform_kl(alpha).sum()
+        if normal:
+            total = total + standard_normal_kl(*_joined(normal)).sum()
+        return total
+
+    def fix_pruning(self) -> None:
+        """Set what the posterior would remove to 0 and keep it there; training goes on without noise."""
+        for layer in self.weighted():
+            layer.fix_pruning()
+
+    def release_pruning(self) -> None:
+        """Let the posterior decide again what leaves: the same that was fixed, until it is trained on."""
+        for layer in self.weighted():
+            layer.release_pruning()
+
+    @torch.no_grad()
+    def nonzero_weights(self) -> int:
+        """Count the weights that stay, as ``fold`` returns them, biases not counted."""
+        return sum(int(np.count_nonzero(folded.weight)) for folded in self.fold() if folded.weight is not None)
+
+    def fold(self) -> FoldedNetwork:
+        """Return the pruned network in eval mode as plain arrays: scales and batch norm are folded into weights and biases."""
+        return tuple(op.fold() for op in self.operations if isinstance(op, WeightedLayer | FixedLayer))
+
+    def weights(self) -> Weights:
+        """Return a copy of all parameters and batch norm statistics, for ``load`` and ``inherit``."""
+        return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in self._named().items()}
+
+    @torch.no_grad()
+    def load(self, weights: Weights) -> None:
+        """Take ``weights`` over. Raises ArchitectureError unless names and shapes are exactly this network's."""
+        named = self._named()
+        if weights.keys() != named.keys():
+            odd = sorted(weights.keys() ^ named.keys())[0]
+            where = "has no such part" if odd in weights else "needs it"
+            raise ArchitectureError(f"weights must fit their architecture, but {odd!r} does not: the architecture {where}")
+        for name, tensor in named.items():
+            shape = tuple(tensor.shape)
+            if weights[name].shape != shape:
+                raise ArchitectureError(
+                    f"weights must fit their architecture, but {name!r} is {weights[name].shape} and must be {shape}"
+                )
+            tensor.copy_(torch.from_numpy(weights[name]))
+
+    def _named(self) -> dict[str, Tensor]:
+        named = {}
+        for layer in self.weighted():
+            named.update({f"{layer.layer.name}.{part}": tensor for part, tensor in layer.state_dict().items()})
+        return named
+
+
+_Pairs = list[tuple[Tensor, Tensor]]  # means and log variances
+
+
+def _joined(pairs: _Pairs) -> tuple[Tensor, Tensor]:
+    """Return all means and all log variances as two vectors."""
+    means, log_variances = zip(*pairs, strict=True)
+    return torch.cat([m.flatten() for m in means]), torch.cat([v.flatten() for v in log_variances])

@@ -1,0 +1,220 @@
+"""Training with pruning inside: cross entropy + KL / N with a warm-up, then the pruned network alone.
+
+N: training images. The objective per image is cross entropy + strength * ramp * KL / N, where the ramp goes from 0 to 1 over the
+warm-up. In the last epochs what the posterior removed is 0 and stays so, and nothing is drawn any more: the weights that are
+left, and the batch norm statistics, settle to the network that runs on the device.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparse_mcu.data.dataset import Split
+from sparse_mcu.errors import TrainingError
+from sparse_mcu.nn.network import Network
+from sparse_mcu.space.architecture import Training
+
+FINE_TUNING = 0.25  # share of the epochs, at the end, in which the pruned network trains alone
+# Adam moves a parameter by about its learning rate per step. Whatever the number of steps, log σ² must be able to come from its
+# initial value to where log α is above the threshold, and has many more steps than it needs then.
+LOG_VARIANCE_TRAVEL = 40.0
+EVALUATION_BATCH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What happened in one epoch. Accuracies are shares; the training accuracy is that of the drawn (noisy) networks."""
+
+    loss: float  # mean cross entropy per training image
+    kl: float  # nats, of the whole network, after the epoch
+    train_accuracy: float
+    validation_accuracy: float | None  # of the pruned network
+    nonzero_weights: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLog:
+    """The epochs in order. ``complete`` is False where the deadline ended the training early."""
+
+    epochs: tuple[Epoch, ...]
+    complete: bool
+
+
+def train(
+    network: Network,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    labels: npt.NDArray[np.int64],  # (N,)
+    *,
+    seed: int,
+    validation: Split | None = None,
+    device: torch.device | str = "cpu",
+    deadline: float | None = None,
+    report: Callable[[Epoch], None] | None = None,
+) -> TrainingLog:
+    """Train and prune ``network`` in place, as its ``architecture.training`` says; it is left in eval mode on ``device``.
+
+    The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
+    ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. Raises TrainingError when the loss is
+    not finite.
+    """
+    device = torch.device(device)
+    if len(images) < 2:
+        raise TrainingError(f"training needs at least 2 images, but has {len(images)}")
+    network.to(device)
+    data = Images.on(device, images, labels)
+    held_out = None if validation is None else Images.on(device, validation.images, validation.labels)
+    with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
+        torch.manual_seed(seed)
+        return _Trainer(network, data, held_out).run(deadline, report)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """Images and labels on the device where they are used."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor  # (N,) int64
+
+    @classmethod
+    def on(cls, device: torch.device, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> "Images":
+        """Copy arrays to ``device``."""
+        return cls(torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def shuffled(self) -> "Images":
+        """Return the images in an order drawn from the global generator."""
+        order = torch.randperm(len(self), device=self.labels.device)
+        return Images(self.images[order], self.labels[order])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (B, C, H, W) float32 in [0, 1] and (B,) labels.
+
+        The fewest batches of at most ``size``, all of the same length or one less: no image is left out, none counts several
+        times as much as another, and batch norm never meets a single image where there are others.
+        """
+        count = math.ceil(len(self) / size)
+        pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
+        return ((images.float().mul_(1 / 255), labels) for images, labels in pairs)
+
+
+@torch.no_grad()
+def accuracy(network: Network, data: Images) -> float:
+    """Return the share of images that ``network`` in eval mode gets right."""
+    was_training = network.training
+    network.eval()
+    right = [(network(x).argmax(1) == y).sum() for x, y in data.batches(EVALUATION_BATCH)]
+    network.train(was_training)
+    return int(torch.stack(right).sum()) / len(data)
+
+
+class _Trainer:
+    """One training run: first the posterior is trained on drawn networks, then what it left."""
+
+    def __init__(self, network: Network, data: Images, validation: Images | None) -> None:
+        self.network, self.data, self.validation = network, data, validation
+        self.training = network.architecture.training
+        self.batches = math.ceil(len(data) / self.training.batch_size)  # per epoch
+        self.drawn_epochs = drawn_epochs(self.training)
+        self.step = 0
+        self.optimisers = self._optimisers()
+
+    def run(self, deadline: float | None, report: Callable[[Epoch], None] | None) -> TrainingLog:
+        epochs: list[Epoch] = []
+        while len(epochs) < self.training.epochs and (deadline is None or time.monotonic() < deadline):
+            if len(epochs) == self.drawn_epochs:
+                self.network.fix_pruning()
+                self.optimisers = self._optimisers()  # their momentum would move what is fixed at 0
+            epochs.append(self._epoch())
+            if report is not None:
+                report(epochs[-1])
+        self.network.fix_pruning()
+        self.network.release_pruning()
+        self.network.eval()
+        return TrainingLog(tuple(epochs), complete=len(epochs) == self.training.epochs)
+
+    def _epoch(self) -> Epoch:
+        start = time.perf_counter()
+        self.network.train()
+        outcomes = [self._step(x, y) for x, y in self.data.shuffled().batches(self.training.batch_size)]
+        loss, right = torch.stack([torch.stack(outcome) for outcome in outcomes]).sum(0).tolist()
+        if not math.isfinite(loss):
+            epoch = self.step // self.batches
+            raise TrainingError(
+                f"the loss of a network must be finite, but is {loss} after {epoch} epochs; lower the learning rate"
+            )
+        with torch.no_grad():
+            kl = float(self.network.kl())
+        validation_accuracy = None if self.validation is None else accuracy(self.network, self.validation)
+        nonzero = self.network.nonzero_weights()
+        seconds = time.perf_counter() - start
+        return Epoch(loss / len(self.data), kl, right / len(self.data), validation_accuracy, nonzero, seconds)
+
+    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Make one step; return the summed cross entropy and the number of images got right, still on the device."""
+        logits = self.network(x)
+        loss = F.cross_entropy(logits, y)
+        kl_weight = self._kl_weight()
+        objective = loss if kl_weight == 0 else loss + kl_weight * self.network.kl()
+        rate = self._rate()
+        for optimiser, base_rate in self.optimisers:
+            optimiser.zero_grad()
+            for group in optimiser.param_groups:
+                group["lr"] = rate * base_rate
+        torch.autograd.backward(objective)
+        for optimiser, _ in self.optimisers:
+            optimiser.step()
+        self.step += 1
+        with torch.no_grad():
+            return loss * len(y), (logits.argmax(1) == y).sum()
+
+    def _rate(self) -> float:
+        """Share of the learning rate at this step."""
+        if self.training.schedule == "constant":
+            return 1.0
+        return 0.5 * (1.0 + math.cos(math.pi * self.step / (self.batches * self.training.epochs)))
+
+    def _kl_weight(self) -> float:
+        """Return strength * ramp / N; 0 where nothing is drawn."""
+        pruning = self.training.pruning
+        if self.step >= self.drawn_epochs * self.batches:
+            return 0.0
+        warmup_steps = pruning.warmup * self.training.epochs * self.batches
+        ramp = min(1.0, (self.step + 1) / max(1.0, warmup_steps))
+        return pruning.strength * ramp / len(self.data)
+
+    def _optimisers(self) -> list[tuple[torch.optim.Optimizer, float]]:
+        """Return each optimiser with its learning rate.
+
+        Posterior variances are trained by Adam whatever moves the weights: their gradients are of the size of 1 / N.
+        """
+        posterior = [p for name, p in self.network.named_parameters() if name.endswith("log_variance")]
+        decayed = [p for name, p in self.network.named_parameters() if name.endswith(".weight")]
+        rest = [p for name, p in self.network.named_parameters() if not name.endswith((".weight", "log_variance"))]
+        groups = [{"params": decayed, "weight_decay": self.training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+        rate = self.training.learning_rate
+        weights: torch.optim.Optimizer = (
+            torch.optim.AdamW(groups, lr=rate, fused=True)
+            if self.training.optimiser == "adam"
+            else torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
+        )
+        if not posterior or self.step >= self.drawn_epochs * self.batches:
+            return [(weights, rate)]
+        travel = LOG_VARIANCE_TRAVEL / (self.drawn_epochs * self.batches)
+        return [(weights, rate), (torch.optim.Adam(posterior, lr=travel, fused=True), travel)]
+
+
+def drawn_epochs(training: Training) -> int:
+    """Number of epochs in which the posterior is trained, before the pruned network trains alone."""
+    if training.pruning.method == "none":
+        return 0
+    return training.epochs - round(FINE_TUNING * training.epochs)

@@ -1,0 +1,127 @@
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from sparse_mcu.data.dataset import Split
+from sparse_mcu.errors import TrainingError
+from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.train import Images, accuracy, drawn_epochs, train
+from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pruning, Training
+
+
+def network(method="unstructured", seed=0, **training):
+    settings = Training(pruning=Pruning(method), **{"epochs": 4, "batch_size": 16} | training)
+    blocks = (Block((Conv("regular", (3, 3), 4), Conv("regular", (1, 1), 4, batch_norm=False))),)
+    return Network(Architecture((1, 4, 4), 2, blocks, head=Head("flatten"), training=settings), seed)
+
+
+def halves(n, seed=0):
+    """Images (N, 1, 4, 4) whose left or right half is bright, and which."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, n)
+    images = rng.integers(0, 120, (n, 1, 4, 4), dtype=np.uint8)
+    images[labels == 0, :, :, :2] += 100
+    images[labels == 1, :, :, 2:] += 100
+    return images, labels
+
+
+def test_batches_hold_every_image_once_and_none_stands_alone():
+    images = torch.arange(65, dtype=torch.uint8).reshape(65, 1, 1, 1)
+    batches = list(Images(images, torch.arange(65)).batches(32))
+    assert [len(y) for _, y in batches] == [22, 22, 21]
+    assert torch.equal(torch.cat([y for _, y in batches]), torch.arange(65))
+    assert torch.allclose(torch.cat([x for x, _ in batches]).flatten() * 255, torch.arange(65.0))
+
+
+def test_shuffled_images_keep_their_labels():
+    images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1)
+    shuffled = Images(images, torch.arange(50)).shuffled()
+    assert torch.equal(shuffled.images.flatten().long(), shuffled.labels)
+    assert not torch.equal(shuffled.labels, torch.arange(50))
+
+
+@pytest.mark.parametrize("n", [40, 33])
+def test_reported_loss_is_the_mean_over_all_images_last_batch_included(n):
+    images, labels = halves(n)
+    net = network("none", epochs=1, learning_rate=0.0, batch_size=16)
+    with torch.no_grad():
+        for layer in net.weighted():  # without batch norm's statistics a loss does not depend on the batches
+            layer.gamma = layer.beta = None
+        logits = net(torch.from_numpy(images).float() / 255)
+        expected = torch.nn.functional.cross_entropy(logits, torch.from_numpy(labels)).item()
+        right = (logits.argmax(1).numpy() == labels).mean()
+    log = train(net, images, labels, seed=0)
+    assert log.epochs[0].loss == pytest.approx(expected, rel=1e-5)
+    assert log.epochs[0].train_accuracy == pytest.approx(right)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
+@pytest.mark.parametrize("method", ["none", "unstructured", "structured", "both"])
+def test_every_method_learns(method, optimiser):
+    images, labels = halves(200)
+    net = network(method, optimiser=optimiser, learning_rate=0.02, epochs=12)
+    log = train(net, images, labels, validation=Split(*halves(100, seed=1)), seed=0)
+    assert log.complete and len(log.epochs) == 12
+    assert log.epochs[-1].validation_accuracy >= 0.97
+    assert not net.training
+
+
+def test_the_seed_decides_all_and_the_global_generator_is_left_alone():
+    images, labels = halves(60)
+    state = torch.get_rng_state()
+    runs = [train(net := network("both", dropout=0.1), images, labels, seed=seed) and net.weights() for seed in (5, 5, 6)]
+    assert all(np.array_equal(runs[0][name], runs[1][name]) for name in runs[0])
+    assert not np.array_equal(runs[0]["logits.weight"], runs[2]["logits.weight"])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_what_the_log_counts_is_what_fold_returns():
+    images, labels = halves(60)
+    net = network("both")
+    log = train(net, images, labels, seed=0)
+    assert log.epochs[-1].nonzero_weights == sum(np.count_nonzero(f.weight) for f in net.fold() if f.weight is not None)
+
+
+def test_validation_accuracy_in_the_log_is_that_of_the_network_returned():
+    images, labels = halves(60)
+    net = network("both")
+    validation = Split(*halves(50, seed=1))
+    log = train(net, images, labels, seed=0, validation=validation)
+    data = Images.on(torch.device("cpu"), validation.images, validation.labels)
+    assert accuracy(net, data) == log.epochs[-1].validation_accuracy
+
+
+def test_report_hears_of_every_epoch_as_it_ends():
+    images, labels = halves(60)
+    heard = []
+    log = train(network(), images, labels, seed=0, report=heard.append)
+    assert tuple(heard) == log.epochs
+
+
+def test_no_epoch_begins_after_the_deadline_and_pruning_is_settled_then_too():
+    images, labels = halves(60)
+    net = network(epochs=50)
+    log = train(net, images, labels, seed=0, deadline=time.monotonic() - 1)
+    assert log.epochs == () and not log.complete and not net.training
+    assert all(
+        np.array_equal(layer.weight.detach().numpy(), layer.effective_weight().detach().numpy()) for layer in net.weighted()
+    )
+
+
+def test_a_loss_that_is_not_finite_is_an_error():
+    images, labels = halves(60)
+    with pytest.raises(TrainingError, match="loss of a network must be finite, but is nan after"):
+        train(network("none", optimiser="sgd", learning_rate=1e12, epochs=8), images, labels, seed=0)
+
+
+def test_one_image_is_not_enough():
+    with pytest.raises(TrainingError, match="at least 2 images, but has 1"):
+        train(network(), *halves(1), seed=0)
+
+
+def test_drawn_epochs_leave_the_last_quarter_to_the_pruned_network():
+    assert drawn_epochs(Training(epochs=40)) == 30
+    assert drawn_epochs(Training(epochs=1)) == 1
+    assert drawn_epochs(Training(epochs=40, pruning=Pruning("none"))) == 0
