@@ -56,7 +56,7 @@ def test_all_problems_are_found_and_the_first_is_raised(save: Save) -> None:
     assert (report.facts, report.warnings) == ({}, ())
     with pytest.raises(DataError) as caught:
         load(path)
-    assert str(caught.value) == f"{report.problems[0]} (3 more problems: sparse-mcu data check {path})"
+    assert str(caught.value) == f"{report.problems[0]} (and 3 more: sparse-mcu data check {path})"
 
 
 def test_a_source_that_cannot_be_read_is_a_problem_not_an_exception() -> None:

@@ -125,7 +125,7 @@ def test_many_unreadable_images_are_summed_up(paint: Paint, refusal: Refusal) ->
     found = check(folder).problems
     assert len(found) == 6
     assert found[-1] == "7 more images cannot be read"
-    assert refusal(folder).endswith(f"(5 more problems: sparse-mcu data check {folder})")
+    assert refusal(folder).endswith(f"(and 5 more: sparse-mcu data check {folder})")
 
 
 def test_16_bits_are_refused(paint: Paint, refusal: Refusal) -> None:

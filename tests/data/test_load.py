@@ -31,11 +31,17 @@ def test_a_path_may_be_called_as_a_built_in_set(tmp_path: Path, refusal: Refusal
 def test_an_unknown_name_offers_the_nearest(refusal: Refusal) -> None:
     assert refusal("digist").startswith("no data set is called 'digist'; did you mean digits?")
     assert refusal("zzz").startswith("no data set is called 'zzz'; known: digits")
+    assert refusal("").startswith("no data set is called ''; known: digits")
 
 
 def test_a_path_to_nothing_is_named(refusal: Refusal) -> None:
     for path in ("no/such/folder", "nothing.npz"):
         assert refusal(path) == f"a data set must exist, but there is no file or folder {path}"
+
+
+def test_a_path_that_the_system_refuses_is_named(refusal: Refusal) -> None:
+    name = "x" * 300
+    assert refusal(f"{name}/a.npz") == f"a data set must be readable, but {name}/a.npz is not: File name too long"
 
 
 @pytest.mark.parametrize("name", ["windows.csv", "data.mat", "archive"])

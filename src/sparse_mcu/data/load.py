@@ -27,7 +27,7 @@ def load(source: str | Path, seed: int = 0) -> Dataset:
     reading = read(source)
     found = list(problems(reading))
     if found:
-        more = f" ({len(found) - 1} more problems: sparse-mcu data check {source})" if len(found) > 1 else ""
+        more = f" (and {len(found) - 1} more: sparse-mcu data check {source})" if len(found) > 1 else ""
         raise DataError(found[0] + more)
     return assemble(reading, TEST_SEED if source in BUILT_IN else seed)
 
@@ -36,13 +36,11 @@ def read(source: str | Path) -> Reading:
     """Read ``source`` with the reader for its kind. Raises DataError where there is none, or nothing to read."""
     if isinstance(source, str) and source in _READERS:
         return _READERS[source]()
-    path = Path(source)
+    path = _existing(source)
     if path.is_dir():
         from sparse_mcu.data.folder import read_folder  # here: built-in sets and archives need no Pillow
 
         return read_folder(path)
-    if not path.exists():
-        raise DataError(_nothing_there(str(source)))
     if path.suffix.lower() == ".npz":
         return read_npz(path)
     raise DataError(
@@ -50,10 +48,20 @@ def read(source: str | Path) -> Reading:
     )
 
 
-def _nothing_there(source: str) -> str:
-    if Path(source).suffix or Path(source).name != source:
-        return f"a data set must exist, but there is no file or folder {source}"
-    return f"{unknown_name('data set', source, BUILT_IN)}; nor is there a folder of that name"
+def _existing(source: str | Path) -> Path:
+    """Return ``source`` as the path of something that is there."""
+    path = Path(source)
+    if source == "":  # Path("") would be the current folder
+        raise DataError(unknown_name("data set", "", BUILT_IN))
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if path.name == source and not path.suffix:
+            raise DataError(f"{unknown_name('data set', source, BUILT_IN)}; nor is there a folder of that name") from None
+        raise DataError(f"a data set must exist, but there is no file or folder {source}") from None
+    except OSError as error:
+        raise DataError(f"a data set must be readable, but {source} is not: {error.strerror}") from error
+    return path
 
 
 def assemble(
