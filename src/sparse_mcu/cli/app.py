@@ -1,0 +1,174 @@
+"""The commands: what they take and what their help says. Each imports its work when called, so that --help answers at once."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from sparse_mcu.errors import UserError
+from sparse_mcu.units import parse_bytes, parse_seconds
+
+T = TypeVar("T")
+
+
+def _parser(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Let the message of ``parse`` name the option."""
+
+    def parse_option(text: str) -> T:
+        try:
+            return parse(text)
+        except UserError as error:
+            raise typer.BadParameter(str(error)) from None
+
+    return parse_option
+
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
+data_app = typer.Typer(no_args_is_help=True, help="Named data sets, and what is wrong with yours, if anything.")
+app.add_typer(data_app, name="data")
+
+Data = Annotated[str, typer.Argument(metavar="DATA", help="A name, a folder of class folders of images, or an .npz file.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory that search made.")]
+ModelName = Annotated[str, typer.Option(metavar="best|N", help="The most accurate model within the budget, or that of trial N.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
+BYTES = _parser(parse_bytes)
+SECONDS = _parser(parse_seconds)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from sparse_mcu import __version__
+
+        typer.echo(f"sparse-mcu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Find convolutional networks small enough for a microcontroller and write them as verified C."""
+
+
+@app.command(epilog="Example: sparse-mcu boards")
+def boards(as_json: AsJson = False) -> None:
+    """List the boards: RAM, flash, clock, and which can be verified here."""
+    from sparse_mcu.cli.boards import show
+
+    show(as_json)
+
+
+@data_app.command("list", epilog="Example: sparse-mcu data list")
+def data_list(as_json: AsJson = False) -> None:
+    """List the data sets that need no file."""
+    from sparse_mcu.cli.data import show_built_in
+
+    show_built_in(as_json)
+
+
+@data_app.command("check", epilog="Example: sparse-mcu data check photos/")
+def data_check(source: Data, as_json: AsJson = False) -> None:
+    """Say what a data set holds and everything that is wrong with it; exit status 2 if it cannot be used."""
+    from sparse_mcu.cli.data import show_check
+
+    show_check(source, as_json)
+
+
+@app.command(epilog="Example: sparse-mcu search digits --board arduino-uno --ram 1K --flash 8K --time 10m --out runs/digits")
+def search(
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help="As for data check. Not needed with --resume.")] = None,
+    board: Annotated[str | None, typer.Option(metavar="NAME", help="The board to search for; boards lists them.")] = None,
+    time: Annotated[
+        float | None,
+        typer.Option(parser=SECONDS, metavar="TIME", show_default="10m", help="How long to search in total: 90s, 10m, 1h."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many networks to try in total, whatever time it takes.")] = None,
+    ram: Annotated[
+        int | None, typer.Option(parser=BYTES, metavar="SIZE", show_default="the board's", help="RAM budget: 1024, 1K.")
+    ] = None,
+    flash: Annotated[
+        int | None, typer.Option(parser=BYTES, metavar="SIZE", show_default="the board's", help="Flash budget: 8192, 8K.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, show_default="0", help="Seed; a search with --trials and --workers 1 repeats exactly.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, show_default="the cores", help="Networks to train at once.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", show_default="auto", help="Where to train.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="RUN", show_default="runs/DATA", help="The run directory to make.")] = None,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Go on with this run: its data, board, budget, seed.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search for networks that are accurate and small, and print the Pareto front.
+
+    Ctrl-C stops cleanly; --resume goes on after it, after a kill, after a reboot. A resumed search ends at the time or the trials
+    that it was started with, unless --time or --trials gives a new total.
+    """
+    _check_search(data, board, resume, {"--board": board, "--ram": ram, "--flash": flash, "--seed": seed, "--out": out})
+    from sparse_mcu import run as runs
+    from sparse_mcu.cli.search import show
+
+    common = {"time": time, "trials": trials, "workers": workers}
+    if resume is not None:
+        show(partial(runs.resume, resume, source=data, device=device, **common), as_json)
+    else:
+        show(
+            partial(
+                runs.search, data, board=board, ram=ram, flash=flash, seed=seed or 0, device=device or "auto", out=out, **common
+            ),
+            as_json,
+        )
+
+
+def _check_search(data: str | None, board: str | None, resume: Path | None, fixed: dict[str, object]) -> None:
+    if resume is None and (data is None or board is None):
+        raise UserError("a new search needs DATA and --board; --resume RUN goes on with an old one")
+    given = [name for name, value in fixed.items() if value is not None]
+    if resume is not None and given:
+        raise UserError(f"a resumed search keeps its {given[0].removeprefix('--')}, but {given[0]} is given; leave it out")
+
+
+@app.command(epilog="Example: sparse-mcu front runs/digits")
+def front(run: RunPath, as_json: AsJson = False) -> None:
+    """Print the Pareto front of a run: the networks within its budget that no other beats in accuracy, flash and RAM."""
+    from sparse_mcu.cli.front import show
+
+    show(run, as_json)
+
+
+@app.command(epilog="Example: sparse-mcu export runs/digits --model best --format c --out build/")
+def export(
+    run: RunPath,
+    model: ModelName = "best",
+    format: Annotated[str, typer.Option(metavar="c", help="What to write: c is one .c and one .h file.")] = "c",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", show_default="RUN/export", help="Where to write.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a network as source code."""
+    from sparse_mcu.cli.export import export as command
+
+    command(run, model, format, out, as_json)
+
+
+@app.command(epilog="Example: sparse-mcu verify runs/digits --model best --board arduino-uno")
+def verify(
+    run: RunPath,
+    model: ModelName = "best",
+    board: Annotated[str | None, typer.Option(metavar="NAME", show_default="the run's", help="The board to verify on.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="DATA", show_default="the run's", help="Where the data lie, if they moved.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Build a network, run the whole test split on the simulated board, and set what is measured beside what was predicted.
+
+    Exit status 1 where any logit differs between the interpreter, the C on this machine and the C on the board.
+    """
+    from sparse_mcu.cli.verify import verify as command
+
+    command(run, model, board, data, as_json)

@@ -1,0 +1,16 @@
+"""``sparse-mcu export``: a network as source code."""
+
+from pathlib import Path
+
+from sparse_mcu.cli.output import print_json, print_lines
+from sparse_mcu.run import Run
+
+
+def export(path: Path, name: str, format: str, out: Path | None, as_json: bool) -> None:
+    """Write model ``name`` of the run at ``path`` and print where it went."""
+    model = Run.load(path).model(name)
+    files = model.export(out, format)
+    if as_json:
+        print_json({"model": model.number, "format": format, "files": [str(file) for file in files]})
+    else:
+        print_lines(f"wrote {file}" for file in files)

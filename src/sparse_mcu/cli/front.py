@@ -1,0 +1,55 @@
+"""``sparse-mcu front``: the Pareto front of a run."""
+
+from pathlib import Path
+from typing import Any
+
+from sparse_mcu.cli.output import print_json, print_lines, print_table
+from sparse_mcu.run import Run
+
+COLUMNS = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">MACs", ">cycles", ">ms", "stage")
+
+
+def show(path: Path, as_json: bool) -> None:
+    """Print the front of the run at ``path``."""
+    show_front(Run.load(path), as_json)
+
+
+def show_front(run: Run, as_json: bool) -> None:
+    """Print the front of ``run``, the best model first."""
+    rows = [model.to_json() for model in run.front]
+    if as_json:
+        print_json(_json(run, rows))
+        return
+    budget = f"{run.record.ram_bytes} bytes of RAM and {run.record.flash_bytes} of flash"
+    if not rows:
+        print_lines([f"no network of {run.path} is within {budget} yet"])
+        return
+    print_table(COLUMNS, map(_cells, rows), marked=0)
+    print_lines(
+        [
+            "",
+            f"Best within {budget}: trial {rows[0]['number']}.",
+            f"Accuracy of the 8-bit network on the validation split; bytes and cycles as predicted for {run.board.title}.",
+        ]
+    )
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    counts = (row[name] for name in ("flash_bytes", "ram_bytes", "model_size", "macs", "cycles"))
+    return (
+        str(row["number"]),
+        f"{row['validation_accuracy']:.2%}",
+        *(f"{count:,.0f}" for count in counts),
+        f"{row['milliseconds']:.1f}",
+        row["stage"] or "",
+    )
+
+
+def _json(run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "run": str(run.path),
+        "board": run.record.board,
+        "budget": {"ram_bytes": run.record.ram_bytes, "flash_bytes": run.record.flash_bytes},
+        "best": rows[0]["number"] if rows else None,
+        "front": rows,
+    }

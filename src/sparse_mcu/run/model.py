@@ -1,0 +1,70 @@
+"""One network of a run: what it was measured at, C for it, and the proof on the board."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_mcu import deploy
+from sparse_mcu.errors import UserError, unknown_name
+from sparse_mcu.quant.graph import IntegerGraph
+from sparse_mcu.run.files import make_directory, write_text
+from sparse_mcu.search import TrialRecord
+
+if TYPE_CHECKING:
+    from sparse_mcu.run.run import Run
+
+FORMATS = ("c",)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained, pruned, 8-bit network: what trial ``number`` of ``run`` found."""
+
+    run: "Run"
+    trial: TrialRecord
+
+    @property
+    def number(self) -> int:
+        """The trial's number, by which the command line names the model."""
+        return self.trial.number
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the validation images that the integer network gets right."""
+        return self.trial.accuracy
+
+    @cached_property
+    def graph(self) -> IntegerGraph:
+        """The integer graph: all that runs on the device."""
+        return self.run.graph(self.number)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the model's figures. Bytes and cycles are those predicted for the run's board."""
+        measured = {name: value for name, value in self.trial.objectives.items() if name != "error"}
+        return {
+            "number": self.number,
+            "stage": self.trial.stage,
+            "parent": self.trial.parent,
+            "validation_accuracy": self.accuracy,
+            **measured,
+            "milliseconds": self.run.board.milliseconds(measured["cycles"]),
+        }
+
+    def export(self, out: str | Path | None = None, format: str = "c") -> tuple[Path, ...]:
+        """Write the network as source into the directory ``out`` (RUN/export unless given) and return the paths of its files."""
+        if format not in FORMATS:
+            raise UserError(unknown_name("export format", format, FORMATS))
+        source = deploy.generate(self.graph, self.run.board)
+        directory = self.run.path / "export" if out is None else Path(out)
+        files = {f"{source.name}.h": source.header, f"{source.name}.c": source.source}
+        make_directory(directory)
+        for name, text in files.items():
+            write_text(directory / name, text)
+        return tuple(directory / name for name in files)
+
+    def verify(self, board: str | None = None, progress: deploy.Progress | None = None) -> deploy.Verification:
+        """Build the network, run the whole test split on ``board`` (the run's unless given), and compare with the interpreter."""
+        target = self.run.board if board is None else deploy.board(board)
+        test = self.run.dataset().test
+        return deploy.verify(self.graph, target, test.images, test.labels, progress)
