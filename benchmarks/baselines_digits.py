@@ -89,7 +89,7 @@ def random_forests(dataset: Dataset, seed: int) -> Iterator[Fitted]:
         classifier = RandomForestClassifier(n_estimators=trees, max_depth=depth, random_state=seed)
         classifier.fit(features(dataset.train), dataset.train.labels)
         yield Fitted(
-            f"{trees} trees, depth {depth or 'free'}",
+            f"{trees} trees, depth {depth or 'any'}",
             classifier,
             forest_bytes(classifier),
             accuracy(classifier, dataset.validation),
