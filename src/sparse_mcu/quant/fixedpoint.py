@@ -5,6 +5,7 @@ A sum S, of real value ``S * sum_scale``, becomes the integer ``(S * multiplier 
 multiplier of 8 bits instead of 32). O: output channels; C: channels.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -70,6 +71,49 @@ def add_magnitude(multiplier: Sequence[int], input_types: Sequence[TensorType]) 
 def average_magnitude(window: tuple[int, int]) -> int:
     """Return the largest sum over a window of an average pool."""
     return window[0] * window[1] * 255
+
+
+def largest_shift(
+    ratio: npt.NDArray[np.float64],  # positive
+    limit: int,
+) -> Int64Array:
+    """Return the largest shifts for which ``ratio * 2**shift``, rounded up, stays within ``limit``; 0 if there is none."""
+    _, exponent = np.frexp(limit / ratio)  # limit / ratio = mantissa * 2**exponent, 0.5 <= mantissa < 1
+    return np.clip(exponent.astype(np.int64) - 1, 0, MAX_SHIFT)
+
+
+def add_scale(
+    ratios: Sequence[float],  # input scale / output scale, per input
+    input_types: Sequence[TensorType],
+) -> tuple[tuple[int, ...], int]:
+    """Return the multipliers and the shift of an addition: the finest that fit int32, halved together while all are even."""
+    shift = int(largest_shift(np.array([max(ratios)]), MAX_MULTIPLIER)[0])
+    while True:
+        multiplier = tuple(round(ratio * 2**shift) for ratio in ratios)
+        if shift == 0 or fits_int32(add_magnitude(multiplier, input_types), 1, shift):
+            break
+        shift -= 1
+    while shift > 0 and all(m % 2 == 0 for m in multiplier):
+        multiplier, shift = tuple(m // 2 for m in multiplier), shift - 1
+    return multiplier, shift
+
+
+def average_scale(window: tuple[int, int]) -> tuple[int, int]:
+    """Return the multiplier and the shift of an average pool: the smallest that round every mean right, or else the finest.
+
+    For n values of sum S take ``multiplier = (2**shift + e) / n``, e being the least that makes it whole. The scaled sum is then
+    S e / (n 2**shift) above the mean. A mean plus one half lies at least 1 / (2 n) below the next integer, so all means are
+    rounded right if 2 S e < 2**shift for the largest S.
+    """
+    count = math.prod(window)
+    shift = 0
+    while (-(2**shift) % count) * average_magnitude(window) * 2 >= 2**shift:
+        larger = shift + 1
+        multiplier = -(-(2**larger) // count)
+        if multiplier > MAX_MULTIPLIER or not fits_int32(average_magnitude(window), multiplier, larger):
+            break
+        shift = larger
+    return -(-(2**shift) // count), shift
 
 
 def _half(shift: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -10,6 +10,7 @@ H, W, C: height, width, channels; O: output channels; I: input channels; KH, KW:
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -130,7 +131,7 @@ class IntegerGraph:
 
 
 def arrays(graph: IntegerGraph) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of ``graph`` by "operation name/field", in the order of the operations."""
+    """Return the arrays of ``graph`` by "operation name/field"."""
     return {
         f"{op.name}/{f.name}": value
         for op in graph.ops
@@ -154,8 +155,13 @@ def _describe_op(op: Op) -> dict[str, Any]:
 
 def digest(graph: IntegerGraph) -> str:
     """Return a SHA-256 (64 hex digits) of everything in ``graph``: equal graphs, and only they, have equal digests."""
-    sha = hashlib.sha256(json.dumps(describe(graph), sort_keys=True).encode())
-    for name, array in arrays(graph).items():
+    return content_digest(describe(graph), arrays(graph))
+
+
+def content_digest(description: dict[str, Any], tensors: Mapping[str, npt.NDArray[Any]]) -> str:
+    """Return the digest of the graph that ``describe`` and ``arrays`` gave these parts of."""
+    sha = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, array in sorted(tensors.items()):
         sha.update(f"\0{name} {array.dtype.name} {array.shape}\0".encode())
         sha.update(array.astype(array.dtype.newbyteorder("<")).tobytes())
     return sha.hexdigest()

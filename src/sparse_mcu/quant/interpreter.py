@@ -1,6 +1,6 @@
 """Reference interpreter: runs an integer graph in NumPy, exactly as docs/integer-arithmetic.md says, over batches of images.
 
-N: images; H, W, C: height, width, channels; O: output channels; I: input channels; KH, KW: kernel height and width.
+N: images; H, W, C: height, width, channels; H', W': those of the output; O: output channels; I: input channels.
 Products and sums go through floating-point matrix multiplication, which is fast and exact: integers below 2**24 (float32)
 or 2**53 (float64) have no rounding, and ``sum_bounds`` says which of the two a layer needs.
 """
@@ -25,6 +25,7 @@ from sparse_mcu.quant.graph import (
     TensorType,
 )
 from sparse_mcu.quant.verify import verify
+from sparse_mcu.quant.windows import convolve, windows
 
 UInt8Array = npt.NDArray[np.uint8]
 Int16Array = npt.NDArray[np.int16]
@@ -66,9 +67,9 @@ def run_op(op: Op, values: Mapping[str, IntegerArray], types: Mapping[str, Tenso
             sums = convolution_sums(op, inputs[0], types[op.inputs[0]])
             return requantise(sums, op.multiplier, op.shift, dtype)
         case MaxPool2d():
-            return np.asarray(_windows(inputs[0], op.window, op.window).max(axis=(-2, -1)))
+            return np.asarray(windows(inputs[0], op.window, op.window).max(axis=(-2, -1)))
         case AveragePool2d():
-            sums = _windows(inputs[0], op.window, op.window).sum(axis=(-2, -1), dtype=np.int32)
+            sums = windows(inputs[0], op.window, op.window).sum(axis=(-2, -1), dtype=np.int32)
             return requantise(sums, op.multiplier, op.shift, dtype)
         case Add():
             sums = np.zeros(inputs[0].shape, np.int32)
@@ -87,21 +88,8 @@ def convolution_sums(
     """Return the sums of a convolution, bias included, before requantisation."""
     low, high = sum_bounds(op, input_type)
     exact: npt.DTypeLike = np.float32 if max(-low.min(), high.max()) < 2**24 else np.float64
-    top, left, bottom, right = op.padding
-    padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
-    windows = _windows(padded, op.kernel, op.stride)  # (N, H', W', I, KH, KW)
-    if isinstance(op, DepthwiseConv2d):
-        sums = np.einsum("nhwcij,ijc->nhwc", windows.astype(exact), op.weights.astype(exact))
-    else:
-        columns = op.weights.transpose(3, 1, 2, 0).reshape(-1, len(op.weights)).astype(exact)
-        sums = np.matmul(windows.reshape(*windows.shape[:3], -1).astype(exact), columns)
-    return np.asarray(sums, np.int32) + op.bias
-
-
-def _windows(x: IntegerArray, kernel: tuple[int, int], stride: tuple[int, int]) -> IntegerArray:
-    """View ``x`` (N, H, W, C) as its windows (N, H', W', C, KH, KW)."""
-    view = np.lib.stride_tricks.sliding_window_view(x, kernel, axis=(1, 2))
-    return view[:, :: stride[0], :: stride[1]]
+    sums = convolve(x, op.weights.astype(exact), op.stride, op.padding)
+    return sums.astype(np.int32) + op.bias
 
 
 def _chunks(graph: IntegerGraph, images: UInt8Array) -> Iterator[tuple[int, UInt8Array]]:
