@@ -10,6 +10,8 @@ from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer, Shape, conv_shape, layers, pool_shape
 
+torch.set_num_threads(1)  # the maps are tiny: threads would only wait for each other
+
 
 def conv(channels: int, kernel: int = 3, **options: object) -> Conv:
     return Conv("regular", (kernel, kernel), channels, **options)  # type: ignore[arg-type]

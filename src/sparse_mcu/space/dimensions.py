@@ -1,0 +1,171 @@
+"""The dimensions of Ω: one for every decision that building an architecture may take, in a fixed order.
+
+Names, values and ranges depend on the limits alone, never on what was chosen before; whether a dimension takes part, and
+which of its values can be built at that point, is said by ``suggest``'s walk.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+
+from sparse_mcu.errors import ArchitectureError
+from sparse_mcu.space.limits import SpaceLimits
+
+Value = bool | int | float | str
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of ``values``; ``ordered`` where neighbours in the list are alike. ``feasible`` are those that can be built here.
+
+    ``plain`` is how likely a draw takes the first value where it is the usual one; None: all are as likely.
+    """
+
+    name: str
+    values: tuple[Value, ...]
+    feasible: tuple[Value, ...]
+    ordered: bool = True
+    plain: float | None = None
+
+    def at(self, quantile: float) -> Value:
+        """Return the feasible value at ``quantile`` in [0, 1); a uniform quantile makes a random draw."""
+        if self.plain is None or len(self.feasible) == 1:
+            return self.feasible[int(quantile * len(self.feasible))]
+        if quantile < self.plain:
+            return self.feasible[0]
+        return self.feasible[1 + int((quantile - self.plain) / (1 - self.plain) * (len(self.feasible) - 1))]
+
+    def nearest(self, value: Value) -> Value:
+        """Return the feasible value nearest to ``value``, the smaller of two; of unordered values the first.
+
+        Raises ArchitectureError where ``value`` is none of ``values``.
+        """
+        if value not in self.values:
+            raise ArchitectureError(f"{self.name} must be one of {', '.join(map(repr, self.values))}, but is {value!r}")
+        if value in self.feasible:
+            return value
+        if not self.ordered:
+            return self.feasible[0]
+        position = self.values.index(value)
+        return min(self.feasible, key=lambda other: abs(self.values.index(other) - position))
+
+    @property
+    def width(self) -> int:
+        """Number of coordinates: one, but for an unordered choice of more than two values one for each."""
+        return 1 if self.ordered or len(self.values) <= 2 else len(self.values)
+
+    def coordinates(self, value: Value) -> list[float]:
+        """Return where ``value`` lies in ``values``, from 0 for the first to 1 for the last; or which it is, one-hot."""
+        position = self.values.index(value)
+        if self.width == 1:
+            return [position / (len(self.values) - 1)]
+        return [float(index == position) for index in range(len(self.values))]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A number from ``low`` to ``high``, both included, measured by its logarithm; whole where ``integer``."""
+
+    name: str
+    low: float
+    high: float
+    integer: bool = False
+
+    def at(self, quantile: float) -> Value:
+        """Return the value at ``quantile`` in [0, 1): log-uniform for a uniform quantile."""
+        if self.integer:
+            return min(int(self.low * math.pow((self.high + 1) / self.low, quantile)), int(self.high))
+        return min(self.low * math.pow(self.high / self.low, quantile), self.high)
+
+    def nearest(self, value: Value) -> Value:
+        """Return ``value``. Raises ArchitectureError where it is no number of the range."""
+        if isinstance(value, str) or not self.low <= value <= self.high or (self.integer and value != int(value)):
+            whole = "a whole number " if self.integer else ""
+            raise ArchitectureError(f"{self.name} must be {whole}from {self.low} to {self.high}, but is {value!r}")
+        return value
+
+    @property
+    def width(self) -> int:
+        """Number of coordinates."""
+        return 1
+
+    def coordinates(self, value: Value) -> list[float]:
+        """Return where ``value`` lies, from 0 at ``low`` to 1 at ``high``."""
+        return [math.log(float(value) / self.low) / math.log(self.high / self.low)]
+
+
+Dimension = Choice | Range
+
+
+def dimensions(limits: SpaceLimits) -> tuple[Dimension, ...]:
+    """Return the dimensions that ``limits`` leave open, in a fixed order; all values feasible."""
+    return tuple(dimension for dimension in table(limits).values() if not is_fixed(dimension))
+
+
+def is_fixed(dimension: Dimension) -> bool:
+    """Whether the limits leave only one value, so that there is nothing to choose."""
+    return len(dimension.values) == 1 if isinstance(dimension, Choice) else dimension.low == dimension.high
+
+
+@lru_cache(maxsize=64)
+def table(limits: SpaceLimits) -> Mapping[str, Dimension]:
+    """Return every dimension by its name, those with a single value included."""
+    return MappingProxyType({dimension.name: dimension for dimension in _all(limits)})
+
+
+def _all(limits: SpaceLimits) -> Iterator[Dimension]:
+    yield _ordered("downsample.window", limits.downsamples, plain=0.5)
+    yield _category("downsample.kind", limits.pool_kinds)
+    yield _ordered("blocks", limits.blocks)
+    for index in range(limits.blocks[-1]):
+        yield from _block(limits, f"block{index}")
+        if index < limits.blocks[-1] - 1:  # the last block is routed to the classifier in any case
+            yield _ordered(f"block{index}.branch", limits.branches)
+    yield _category("head.kind", limits.heads)
+    yield _ordered("head.hidden", limits.hidden)
+    yield from _training(limits)
+
+
+def _block(limits: SpaceLimits, name: str) -> Iterator[Dimension]:
+    yield _ordered(f"{name}.convs", limits.convs)
+    for index in range(limits.convs[-1]):
+        yield from _conv(limits, f"{name}.conv{index}")
+    yield _ordered(f"{name}.residual", limits.residuals, plain=0.7)
+    yield _ordered(f"{name}.pool.window", limits.pools)
+    yield _category(f"{name}.pool.kind", limits.pool_kinds)
+
+
+def _conv(limits: SpaceLimits, name: str) -> Iterator[Dimension]:
+    # were every stride and padding as likely as any other, most maps would be one pixel after three convolutions
+    yield _category(f"{name}.kind", limits.kinds)
+    yield _ordered(f"{name}.reduced_channels", limits.reduced_channels)
+    yield _ordered(f"{name}.kernel", limits.kernels)
+    yield _category(f"{name}.padding", limits.paddings, plain=0.75)
+    yield _ordered(f"{name}.stride", limits.strides, plain=0.8)
+    yield _ordered(f"{name}.channels", limits.channels)
+    yield _ordered(f"{name}.batch_norm", limits.batch_norms)
+
+
+def _training(limits: SpaceLimits) -> Iterator[Dimension]:
+    training = limits.training
+    yield _category("training.optimiser", training.optimisers)
+    yield Range("training.learning_rate", *training.learning_rate)
+    yield _category("training.schedule", training.schedules)
+    yield _ordered("training.batch_size", training.batch_sizes)
+    yield Range("training.epochs", *training.epochs, integer=True)
+    yield _ordered("training.weight_decay", training.weight_decays)
+    yield _ordered("training.dropout", training.dropouts)
+    yield _category("training.pruning.method", training.methods)
+    yield Range("training.pruning.strength", *training.strength)
+    yield _ordered("training.pruning.warmup", training.warmups)
+    yield _ordered("training.pruning.threshold", training.thresholds)
+
+
+def _ordered(name: str, values: tuple[Value, ...], plain: float | None = None) -> Choice:
+    return Choice(name, values, values, plain=plain)
+
+
+def _category(name: str, values: tuple[Value, ...], plain: float | None = None) -> Choice:
+    return Choice(name, values, values, ordered=False, plain=plain)
