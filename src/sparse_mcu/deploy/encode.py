@@ -66,4 +66,5 @@ def _bitmap(row: Int8Array) -> bytes:
     groups = np.pad(row, (0, -len(row) % 8)).reshape(-1, 8)
     bits = np.packbits(groups != 0, axis=1, bitorder="little")  # (groups, 1)
     table = np.hstack([bits.view(np.int8), groups])
-    return table[np.hstack([np.full(bits.shape, True), groups != 0])].tobytes()
+    kept: Int8Array = table[np.hstack([np.full(bits.shape, True), groups != 0])]
+    return kept.tobytes()
