@@ -67,7 +67,7 @@ def test_a_missing_key_is_named_with_what_is_there(save: Save, refusal: Refusal)
 
 def test_an_unknown_key_is_never_dropped(save: Save, refusal: Refusal) -> None:
     assert "nothing else, but has 'x_tset'; did you mean x_test?" in refusal(save(x_tset=IMAGES))
-    assert "nothing else, but has 'mean'; remove or rename it" in refusal(save(mean=IMAGES))
+    assert refusal(save(mean=IMAGES)).endswith("nothing else, but has 'mean'; remove or rename it")
 
 
 def test_half_a_test_part_is_refused(save: Save, refusal: Refusal) -> None:
