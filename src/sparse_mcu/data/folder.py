@@ -35,17 +35,9 @@ def read_folder(folder: Path) -> Reading:
         problems.append(f"every class of {roots['test']} must have a folder in {roots['train']} too, but {name} has none")
     images = _read_images([path for classes in files.values() for paths in classes.values() for path in paths], problems)
     parts = {} if problems else {part: _part(roots[part], files[part], class_names, images) for part in roots}
-    return Reading(
-        folder.resolve().name,
-        str(folder),
-        parts.get("train"),
-        parts.get("test"),
-        class_names,
-        tuple(problems),
-        (f"{len(ignored)} files or folders are not images in class folders and are ignored, such as {ignored[0]}",)
-        if ignored
-        else (),
-    )
+    told = [f"{len(ignored)} files or folders are not images in class folders and are ignored, such as {p}" for p in ignored[:1]]
+    name = folder.resolve().name
+    return Reading(name, str(folder), parts.get("train"), parts.get("test"), class_names, tuple(problems), tuple(told))
 
 
 def _roots(folder: Path, problems: list[str]) -> dict[str, Path]:
@@ -69,9 +61,10 @@ def _class_files(root: Path, problems: list[str], ignored: list[Path]) -> ClassF
         if not child.is_dir():
             ignored.append(child)
             continue
-        entries = _visible(child)
-        classes[child.name] = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
-        ignored.extend(entry for entry in entries if entry not in classes[child.name])
+        classes[child.name] = []
+        for entry in _visible(child):
+            is_image = entry.suffix.lower() in SUFFIXES and entry.is_file()
+            (classes[child.name] if is_image else ignored).append(entry)
         if not classes[child.name]:
             problems.append(f"a class folder must hold images ({' '.join(SUFFIXES)}), but {child} has none; fill or remove it")
     if not classes:
