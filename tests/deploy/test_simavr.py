@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -268,3 +269,7 @@ def test_the_runner_has_no_warnings(tmp_path: Path) -> None:
     strict = ["-Wconversion", "-Wshadow", "-fsanitize=undefined,address"]
     command = ["cc", *simavr.RUNNER_OPTIONS, *strict, simavr.RUNNER_SOURCE, "-o", tmp_path / "runner", "-lsimavr"]
     assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
+def test_reports_name_the_simulator() -> None:
+    assert re.fullmatch(r"simavr \d+\.\d+", simavr.version())

@@ -1,8 +1,8 @@
 """The sizes that the method's paper minimises (Fedorov et al., 2019, section 3), read off an integer graph.
 
 ModelSize = ||w||_0; WM1_l = ||x_l||_0 + ||w_l||_0, weights copied to RAM; WM2_l = ||x_l||_0 + ||y_l||_0, weights left in flash.
-x_l, y_l: elements of all inputs and of the output of layer l, one byte each whatever their type; w_l: its non-zero weights, without
-biases. A network's working memory is that of its neediest layer. What the board really takes is ``deploy.predict``'s to say.
+x_l, y_l: elements of all inputs and of the output of layer l, one byte each whatever their type; w_l: its non-zero weights,
+without biases. A network's working memory is that of its neediest layer. What the board really takes, ``deploy.predict`` says.
 """
 
 import math

@@ -119,6 +119,14 @@ def _runner_key() -> str:
     return key.hexdigest()[:16]
 
 
+def version() -> str:
+    """Return the simulator's name and version, for reports; the library itself does not say which it is."""
+    library = Path(toolchain.run(["cc", "-print-file-name=libsimavr.so"]).strip())
+    package = library.parent / "pkgconfig" / "simavr.pc"
+    lines = package.read_text(encoding="utf-8").splitlines() if package.is_file() else []
+    return next((f"simavr {line.split()[1]}" for line in lines if line.startswith("Version:")), "simavr of unknown version")
+
+
 def _build_runner(program: Path) -> None:
     """Compile beside ``program``, then rename: two processes at once both leave a whole file."""
     try:

@@ -1,4 +1,4 @@
-"""Multiply-accumulates of an integer graph. Taps that fall on padding count, as in ``space.layers``; pools and additions do none."""
+"""Multiply-accumulates of an integer graph: taps that fall on padding count, as in ``space.layers``; pools, additions do not."""
 
 import numpy as np
 
