@@ -1,11 +1,13 @@
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.run.record import FORMAT, Record
+from sparse_mcu.search.objectives import Budget
+from sparse_mcu.search.options import SearchOptions
 
 RECORD = Record(
     source="digits",
@@ -29,6 +31,10 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run.json").read_text())["format"] == FORMAT
 
 
+def test_a_record_says_what_the_search_is_told() -> None:
+    assert RECORD.options == SearchOptions(board("arduino-uno"), Budget(1024, 8192), trials=40, seed=1, workers=2, device="auto")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -38,8 +44,9 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     ],
 )
 def test_a_record_of_another_kind_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
-    value = {"format": FORMAT, **dataclasses.asdict(RECORD), **change}
-    (tmp_path / "run.json").write_text(json.dumps(value))
+    RECORD.write(tmp_path)
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RunError, match=message):
         Record.read(tmp_path)
 

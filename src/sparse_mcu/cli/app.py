@@ -109,28 +109,27 @@ def search(
     Ctrl-C stops cleanly; --resume goes on after it, after a kill, after a reboot. A resumed search ends at the time or the trials
     that it was started with, unless --time or --trials gives a new total.
     """
-    _check_search(data, board, resume, {"--board": board, "--ram": ram, "--flash": flash, "--seed": seed, "--out": out})
-    from sparse_mcu import run as runs
+    if resume is not None:
+        _refuse_fixed({"--board": board, "--ram": ram, "--flash": flash, "--seed": seed, "--out": out})
+        from sparse_mcu import run
+
+        call = partial(run.resume, resume, source=data, time=time, trials=trials, workers=workers, device=device)
+    elif data is None or board is None:
+        raise UserError("a new search needs DATA and --board; --resume RUN goes on with an old one")
+    else:
+        from sparse_mcu import run
+
+        call = partial(run.search, data, board=board, ram=ram, flash=flash, time=time, trials=trials, workers=workers, out=out)
+        call = partial(call, seed=seed or 0, device=device or "auto")
     from sparse_mcu.cli.search import show
 
-    common = {"time": time, "trials": trials, "workers": workers}
-    if resume is not None:
-        show(partial(runs.resume, resume, source=data, device=device, **common), as_json)
-    else:
-        show(
-            partial(
-                runs.search, data, board=board, ram=ram, flash=flash, seed=seed or 0, device=device or "auto", out=out, **common
-            ),
-            as_json,
-        )
+    show(call, as_json)
 
 
-def _check_search(data: str | None, board: str | None, resume: Path | None, fixed: dict[str, object]) -> None:
-    if resume is None and (data is None or board is None):
-        raise UserError("a new search needs DATA and --board; --resume RUN goes on with an old one")
-    given = [name for name, value in fixed.items() if value is not None]
-    if resume is not None and given:
-        raise UserError(f"a resumed search keeps its {given[0].removeprefix('--')}, but {given[0]} is given; leave it out")
+def _refuse_fixed(options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UserError(f"a resumed search keeps its {name.removeprefix('--')}, but {name} is given; leave it out")
 
 
 @app.command(epilog="Example: sparse-mcu front runs/digits")
@@ -171,4 +170,5 @@ def verify(
     """
     from sparse_mcu.cli.verify import verify as command
 
-    command(run, model, board, data, as_json)
+    if not command(run, model, board, data, as_json):
+        raise typer.Exit(1)

@@ -20,7 +20,7 @@ def show_front(run: Run, as_json: bool) -> None:
     if as_json:
         print_json(_json(run, rows))
         return
-    budget = f"{run.record.ram_bytes} bytes of RAM and {run.record.flash_bytes} of flash"
+    budget = f"{run.budget.ram_bytes} bytes of RAM and {run.budget.flash_bytes} of flash"
     if not rows:
         print_lines([f"no network of {run.path} is within {budget} yet"])
         return
@@ -48,8 +48,8 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def _json(run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "run": str(run.path),
-        "board": run.record.board,
-        "budget": {"ram_bytes": run.record.ram_bytes, "flash_bytes": run.record.flash_bytes},
+        "board": run.board.name,
+        "budget": {"ram_bytes": run.budget.ram_bytes, "flash_bytes": run.budget.flash_bytes},
         "best": rows[0]["number"] if rows else None,
         "front": rows,
     }

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from sparse_mcu.search import Progress
+from sparse_mcu.search.options import Progress
 from sparse_mcu.units import format_seconds
 
 PLAIN_SECONDS = 10.0  # between two plain lines

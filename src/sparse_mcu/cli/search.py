@@ -15,7 +15,8 @@ def show(search: Callable[..., Run], as_json: bool) -> None:
     """Call ``search(observer=...)`` and print the front of the run that it returns."""
     with _termination_is_interruption(), shown() as observer:
         run = search(observer=observer)
-    print(f"run directory: {run.path}", file=sys.stderr)
+    if run.ending == "interrupted":
+        print(f"stopped; sparse-mcu search --resume {run.path} goes on", file=sys.stderr)
     show_front(run, as_json)
 
 

@@ -5,11 +5,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparse_mcu import deploy
+from sparse_mcu.deploy import boards
+from sparse_mcu.deploy.generate import generate
+from sparse_mcu.deploy.simavr import Progress
+from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.errors import UserError, unknown_name
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.run.files import make_directory, write_text
-from sparse_mcu.search import TrialRecord
+from sparse_mcu.search.ledger import Ledger
+from sparse_mcu.search.records import TrialRecord
 
 if TYPE_CHECKING:
     from sparse_mcu.run.run import Run
@@ -37,7 +41,8 @@ class Model:
     @cached_property
     def graph(self) -> IntegerGraph:
         """The integer graph: all that runs on the device."""
-        return self.run.graph(self.number)
+        with Ledger.open(self.run.path) as ledger:
+            return ledger.graph(self.number)
 
     def to_json(self) -> dict[str, Any]:
         """Return the model's figures. Bytes and cycles are those predicted for the run's board."""
@@ -55,7 +60,7 @@ class Model:
         """Write the network as source into the directory ``out`` (RUN/export unless given) and return the paths of its files."""
         if format not in FORMATS:
             raise UserError(unknown_name("export format", format, FORMATS))
-        source = deploy.generate(self.graph, self.run.board)
+        source = generate(self.graph, self.run.board)
         directory = self.run.path / "export" if out is None else Path(out)
         files = {f"{source.name}.h": source.header, f"{source.name}.c": source.source}
         make_directory(directory)
@@ -63,8 +68,13 @@ class Model:
             write_text(directory / name, text)
         return tuple(directory / name for name in files)
 
-    def verify(self, board: str | None = None, progress: deploy.Progress | None = None) -> deploy.Verification:
-        """Build the network, run the whole test split on ``board`` (the run's unless given), and compare with the interpreter."""
-        target = self.run.board if board is None else deploy.board(board)
-        test = self.run.dataset().test
-        return deploy.verify(self.graph, target, test.images, test.labels, progress)
+    def verify(
+        self, board: str | None = None, source: str | Path | None = None, progress: Progress | None = None
+    ) -> Verification:
+        """Build the network, run the whole test split on ``board`` (the run's unless given), and compare with the interpreter.
+
+        ``source`` says where the data are if they moved.
+        """
+        target = self.run.board if board is None else boards.board(board)
+        test = self.run.dataset(source).test
+        return verify(self.graph, target, test.images, test.labels, progress)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.run.files import write_text
+from sparse_mcu.search.objectives import Budget
+from sparse_mcu.search.options import SearchOptions
 
 FORMAT = 1
 FILE = "run.json"
@@ -20,15 +23,28 @@ class Record:
     source: str  # as ``data.load`` takes it; a path is absolute, so that a run is resumed from anywhere
     data_digest: str  # SHA-256 over the data set's arrays
     board: str
-    ram_bytes: int
-    flash_bytes: int
-    seconds: float | None  # the budget in search time, or
-    trials: int | None  # in trials
+    ram_bytes: int  # of a network
+    flash_bytes: int  # of a network
+    seconds: float | None  # of the search, all sessions together; or
+    trials: int | None
     seed: int
     workers: int
     device: str
     created: str  # UTC, ISO 8601
     versions: dict[str, str]  # of sparse-mcu, Python and the libraries that decide a result
+
+    @property
+    def options(self) -> SearchOptions:
+        """What the search is told. Raises UserError where a value makes no sense."""
+        return SearchOptions(
+            board=board(self.board),
+            budget=Budget(self.ram_bytes, self.flash_bytes),
+            seconds=self.seconds,
+            trials=self.trials,
+            seed=self.seed,
+            workers=self.workers,
+            device=self.device,
+        )
 
     def write(self, directory: Path) -> None:
         """Write run.json into ``directory``."""
@@ -43,9 +59,9 @@ class Record:
             raise RunError(f"{directory / FILE} must name its format as an integer, but has {number!r}; it is not ours")
         if number > FORMAT:
             raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; update sparse-mcu")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if value.keys() != names:
-            raise RunError(f"{directory / FILE} is damaged: missing or unknown {', '.join(sorted(value.keys() ^ names))}")
+        odd = sorted(value.keys() ^ {field.name for field in dataclasses.fields(cls)})
+        if odd:
+            raise RunError(f"{directory / FILE} is damaged: missing or unknown {', '.join(odd)}")
         return cls(**value)
 
 

@@ -6,63 +6,55 @@
 A budget of time or trials is a total: a resumed run counts what its earlier sessions used.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sparse_mcu import data, deploy
+from sparse_mcu import data
 from sparse_mcu.data import Dataset
-from sparse_mcu.deploy import Board
+from sparse_mcu.deploy import boards
 from sparse_mcu.errors import BudgetError, RunError, UserError
-from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.run import record as records
 from sparse_mcu.run.files import LOCK, locked, make_directory
 from sparse_mcu.run.model import Model
 from sparse_mcu.run.record import Record
-from sparse_mcu.search import Budget, Ledger, Progress, SearchOptions
-from sparse_mcu.search import search as search_on
+from sparse_mcu.search.ledger import ARTIFACTS, DATABASE, Ledger
+from sparse_mcu.search.objectives import Budget
+from sparse_mcu.search.options import Progress, SearchOptions
 from sparse_mcu.units import parse_bytes, parse_seconds
+
+if TYPE_CHECKING:
+    from sparse_mcu.search.loop import Ending, Observer
 
 DEFAULT_SECONDS = 600.0
 BEST = "best"
-Observer = Callable[[Progress], None]
 _DECIDE_RESULTS = ("sparse-mcu", "botorch", "gpytorch", "numpy", "optuna", "scikit-learn", "torch")
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run directory and what search was asked to do in it. What the search found is read when it is asked for."""
+    """A run directory. What the search found is read when it is asked for; another process may be searching meanwhile."""
 
     path: Path
     record: Record
+    ending: "Ending | None" = field(default=None, compare=False)  # of the search that returned this run; None for a loaded one
 
     @classmethod
     def load(cls, path: str | Path) -> "Run":
-        """Open the run directory ``path``; another process may be searching in it."""
+        """Open the run directory ``path``."""
         return cls(Path(path), Record.read(Path(path)))
 
     @property
-    def board(self) -> Board:
-        """The board that the search was for."""
-        return deploy.board(self.record.board)
-
-    @property
-    def options(self) -> SearchOptions:
-        """What the search was told."""
-        record = self.record
-        return SearchOptions(
-            board=self.board,
-            budget=self.budget,
-            seconds=record.seconds,
-            trials=record.trials,
-            seed=record.seed,
-            workers=record.workers,
-            device=record.device,
-        )
+    def board(self) -> boards.Board:
+        """The board that the search is for."""
+        return boards.board(self.record.board)
 
     @property
     def budget(self) -> Budget:
@@ -77,7 +69,7 @@ class Run:
 
     def best(self, ram: str | int | None = None, flash: str | int | None = None) -> Model:
         """Return the model most accurate on the validation split within ``ram`` and ``flash`` (the run's budget unless given)."""
-        budget = Budget(_bytes(ram, self.record.ram_bytes), _bytes(flash, self.record.flash_bytes))
+        budget = Budget(_bytes(ram, self.budget.ram_bytes), _bytes(flash, self.budget.flash_bytes))
         with Ledger.open(self.path) as ledger:
             trial = ledger.best(budget)
         if trial is None:
@@ -88,7 +80,7 @@ class Run:
         return Model(self, trial)
 
     def model(self, name: int | str) -> Model:
-        """Return the model of trial ``name``, or the best one for "best"."""
+        """Return the model of trial number ``name``, or the best one for "best"."""
         if name == BEST:
             return self.best()
         if isinstance(name, str) and not name.isdecimal():
@@ -99,17 +91,14 @@ class Run:
             raise RunError(f"only a complete trial has a network, but trial {name} is {trial.state}")
         return Model(self, trial)
 
-    def graph(self, number: int) -> IntegerGraph:
-        """Return the integer graph of trial ``number``."""
-        with Ledger.open(self.path) as ledger:
-            return ledger.graph(number)
-
     def dataset(self, source: str | Path | None = None) -> Dataset:
-        """Load the run's data, from ``source`` where it moved; raise RunError if it is not what the search learnt from."""
+        """Load the run's data, from ``source`` if they moved; raise RunError where they are not what the search learnt from."""
         found = self.record.source if source is None else source
         dataset = data.load(found)
         if data.digest(dataset) != self.record.data_digest:
-            raise RunError(f"a run goes on with the data it began with, but {found} has changed since {self.path} was made")
+            raise RunError(
+                f"a run stays with the data that it began with, but {found} holds other data than {self.path} was made of"
+            )
         return dataset
 
 
@@ -129,37 +118,36 @@ def search(
     workers: int | None = None,
     device: str = "auto",
     out: str | Path | None = None,
-    observer: Observer = _ignore,
+    observer: "Observer" = _ignore,
 ) -> Run:
-    """Search for networks for ``source`` that fit ``board``; return the run.
+    """Search for networks for ``source`` that fit ``board``; return the run. Ctrl-C ends the search, not the program.
 
-    ``time`` ("10m", or seconds) or ``trials`` is the search budget; 10 minutes unless given. ``ram`` and ``flash`` ("1K", or bytes)
-    are the board's unless given. The run directory ``out`` (runs/NAME unless given) must not hold a run yet.
+    ``time`` ("10m", or seconds) or ``trials`` is the budget of the search, 10 minutes unless given. ``ram`` and ``flash`` ("1K",
+    or bytes) are the budget of a network, the board's unless given. ``workers`` networks train at once, as many as there are
+    cores unless given. The run directory ``out`` (runs/NAME unless given) must be new or empty.
     """
+    target = boards.board(board)
     dataset = data.load(source)
-    target = deploy.board(board)
     record = Record(
         source=_lasting(source),
         data_digest=data.digest(dataset),
         board=target.name,
-        ram_bytes=_within("RAM", _bytes(ram, target.ram_bytes), target.ram_bytes, target),
-        flash_bytes=_within("flash", _bytes(flash, target.flash_bytes), target.flash_bytes, target),
-        seconds=_seconds(time, trials),
+        ram_bytes=_budget(ram, "RAM", target.ram_bytes, target),
+        flash_bytes=_budget(flash, "flash", target.flash_bytes, target),
+        seconds=_seconds(DEFAULT_SECONDS if time is None and trials is None else time),
         trials=trials,
         seed=seed,
-        workers=workers or len(os.sched_getaffinity(0)),
+        workers=len(os.sched_getaffinity(0)) if workers is None else workers,
         device=device,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        versions={"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _DECIDE_RESULTS}},
+        versions=_versions(),
     )
+    options = record.options  # before anything is written: it refuses what makes no sense
     run = Run(Path("runs", dataset.name) if out is None else Path(out), record)
     make_directory(run.path)
-    with locked(run.path):
-        _check_free(run.path)
-        with Ledger.create(run.path) as ledger:
-            record.write(run.path)  # last: what has a run.json is a run
-            search_on(dataset, run.options, ledger, observer)
-    return run
+    with locked(run.path), _cleared_if_untried(run.path), Ledger.create(run.path) as ledger:
+        record.write(run.path)  # after the ledger: what has a run.json is a run
+        return _search(run, options, dataset, ledger, observer)
 
 
 def resume(
@@ -170,31 +158,67 @@ def resume(
     trials: int | None = None,
     workers: int | None = None,
     device: str | None = None,
-    observer: Observer = _ignore,
+    observer: "Observer" = _ignore,
 ) -> Run:
     """Go on with the search in the run directory ``path``; return the run.
 
     It ends at the time or trials that it was started with, unless ``time`` or ``trials`` gives a new total. ``source`` says where
-    the data are if they moved; they must be the same data.
+    the data are if they moved.
     """
     run = Run.load(path)
     with locked(run.path):
-        record = run.record
-        if time is not None or trials is not None:
-            record = replace(record, seconds=_seconds(time, trials), trials=trials)
-        record = replace(
-            record,
-            source=record.source if source is None else _lasting(source),
-            workers=workers or record.workers,
-            device=device or record.device,
-        )
-        run = replace(run, record=record)
-        dataset = run.dataset()
-        with Ledger.open(run.path) as ledger:
-            record.write(run.path)
-            ledger.recover()
-            search_on(dataset, run.options, ledger, observer)
-    return run
+        run = replace(run, record=_adjusted(Record.read(run.path), source, time, trials, workers, device))
+        options, dataset = run.record.options, run.dataset()
+        with Ledger.resume(run.path) as ledger:
+            run.record.write(run.path)
+            return _search(run, options, dataset, ledger, observer)
+
+
+def _search(run: Run, options: SearchOptions, dataset: Dataset, ledger: Ledger, observer: "Observer") -> Run:
+    from sparse_mcu.search.loop import (
+        search as search_into,
+    )  # here: it imports PyTorch, and who reads a run should not wait for that
+
+    try:
+        return replace(run, ending=search_into(dataset, options, ledger, observer))
+    except KeyboardInterrupt:  # before the first trial
+        return replace(run, ending="interrupted")
+
+
+def _adjusted(
+    record: Record,
+    source: str | Path | None,
+    time: str | float | None,
+    trials: int | None,
+    workers: int | None,
+    device: str | None,
+) -> Record:
+    """Return ``record`` with what is not None replaced."""
+    if time is not None or trials is not None:
+        record = replace(record, seconds=_seconds(time), trials=trials)
+    return replace(
+        record,
+        source=record.source if source is None else _lasting(source),
+        workers=record.workers if workers is None else workers,
+        device=record.device if device is None else device,
+    )
+
+
+@contextlib.contextmanager
+def _cleared_if_untried(path: Path) -> Iterator[None]:
+    """Check that ``path`` is free; leave it so where no trial is completed, so that the user can put right what was wrong."""
+    if (path / records.FILE).exists():
+        raise RunError(f"a new search needs a directory of its own, but {path} holds a run; --resume {path} goes on with it")
+    if any(entry.name != LOCK for entry in path.iterdir()):
+        raise RunError(f"a new search needs a new or an empty directory, but {path} is neither; name another")
+    try:
+        yield
+    except UserError:
+        if not any((path / ARTIFACTS).glob("*")):
+            for name in (records.FILE, DATABASE):
+                (path / name).unlink(missing_ok=True)
+            shutil.rmtree(path / ARTIFACTS, ignore_errors=True)
+        raise
 
 
 def _lasting(source: str | Path) -> str:
@@ -202,12 +226,16 @@ def _lasting(source: str | Path) -> str:
     return str(source) if source in data.BUILT_IN else str(Path(source).resolve())
 
 
-def _check_free(path: Path) -> None:
-    """Raise RunError unless a new run may be made in the directory ``path``."""
-    if (path / records.FILE).exists():
-        raise RunError(f"a new search needs a directory of its own, but {path} holds a run; go on with it by --resume {path}")
-    if any(entry.name != LOCK for entry in path.iterdir()):
-        raise RunError(f"a new search needs an empty or a new directory, but {path} is not empty; name another by --out")
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _DECIDE_RESULTS}}
+
+
+def _budget(size: str | int | None, name: str, limit: int, board: boards.Board) -> int:
+    """Return the bytes of ``size``, ``limit`` unless given."""
+    budget = _bytes(size, limit)
+    if not 0 < budget <= limit:
+        raise BudgetError(f"a {name} budget must be from 1 to the {limit} bytes of {board.name}, but is {budget}")
+    return budget
 
 
 def _bytes(size: str | int | None, default: int) -> int:
@@ -216,18 +244,5 @@ def _bytes(size: str | int | None, default: int) -> int:
     return parse_bytes(size) if isinstance(size, str) else size
 
 
-def _within(name: str, budget: int, limit: int, board: Board) -> int:
-    if budget > limit:
-        raise BudgetError(f"a budget must fit the board, but {budget} bytes of {name} are more than the {limit} of {board.name}")
-    return budget
-
-
-def _seconds(time: str | float | None, trials: int | None) -> float | None:
-    """Return the search time, None where the budget is ``trials``."""
-    if time is not None and trials is not None:
-        raise UserError("a search ends after a time or a number of trials, but both are given; leave one out")
-    if trials is not None:
-        return None
-    if time is None:
-        return DEFAULT_SECONDS
-    return parse_seconds(time) if isinstance(time, str) else float(time)
+def _seconds(time: str | float | None) -> float | None:
+    return parse_seconds(time) if isinstance(time, str) else time

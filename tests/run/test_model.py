@@ -1,0 +1,63 @@
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sparse_mcu.deploy.verification import Verification
+from sparse_mcu.errors import BoardError, RunError, UserError
+from sparse_mcu.quant.graph import digest
+from sparse_mcu.quant.random_graph import random_graph
+from sparse_mcu.run import Run
+
+
+def test_a_model_has_the_graph_that_its_trial_left(finished: Run) -> None:
+    assert digest(finished.model(3).graph) == digest(random_graph(np.random.default_rng(9000)))
+
+
+def test_a_model_as_json_has_its_figures_and_no_error_rate(finished: Run) -> None:
+    value = json.loads(json.dumps(finished.best().to_json()))
+    assert (value["number"], value["validation_accuracy"], value["flash_bytes"], value["ram_bytes"]) == (0, 0.9, 4000, 800)
+    assert value["milliseconds"] == 1.0  # 16000 cycles at 16 MHz
+    assert "error" not in value
+
+
+def test_exported_c_compiles_by_itself(finished: Run, tmp_path: Path) -> None:
+    header, source = finished.best().export(tmp_path / "build")
+    assert (header.name, source.name) == ("model.h", "model.c")
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-c"]
+    subprocess.run(["cc", *flags, source.name, "-o", "model.o"], cwd=tmp_path / "build", check=True)
+
+
+def test_export_goes_into_the_run_unless_told_otherwise(finished: Run) -> None:
+    files = finished.best().export()
+    assert {file.parent for file in files} == {finished.path / "export"}
+    assert sorted(path.name for path in (finished.path / "export").iterdir()) == ["model.c", "model.h"]
+
+
+def test_an_unknown_format_is_refused(finished: Run) -> None:
+    with pytest.raises(UserError, match="no export format is called 'C'; did you mean c"):
+        finished.best().export(format="C")
+
+
+def test_a_place_that_cannot_be_written_is_one_clear_line(finished: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot write .*file: File exists"):
+        finished.best().export(tmp_path / "file")
+
+
+def test_verify_looks_at_the_test_split_on_the_board_asked_for(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def verify(graph: object, board: object, images: object, labels: object, progress: object) -> Verification:
+        seen.append((board.name, images.shape[0]))  # type: ignore[attr-defined]
+        return Verification("", 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, "")
+
+    monkeypatch.setattr("sparse_mcu.run.model.verify", verify)
+    tested = len(finished.dataset().test)
+    finished.best().verify()
+    finished.best().verify("arduino-mega")
+    assert seen == [("arduino-uno", tested), ("arduino-mega", tested)]
+    with pytest.raises(BoardError, match="did you mean arduino-mega"):
+        finished.best().verify("arduino-megga")
