@@ -29,6 +29,15 @@ class Choice:
     ordered: bool = True
     plain: float | None = None
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is nothing to choose."""
+        return len(self.values) == 1
+
+    def among(self, feasible: tuple[Value, ...]) -> "Choice":
+        """Return the same choice where only ``feasible`` can be built."""
+        return Choice(self.name, self.values, feasible, self.ordered, self.plain)
+
     def at(self, quantile: float) -> Value:
         """Return the feasible value at ``quantile`` in [0, 1); a uniform quantile makes a random draw."""
         if self.plain is None or len(self.feasible) == 1:
@@ -73,6 +82,11 @@ class Range:
     high: float
     integer: bool = False
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether there is nothing to choose."""
+        return self.low == self.high
+
     def at(self, quantile: float) -> Value:
         """Return the value at ``quantile`` in [0, 1): log-uniform for a uniform quantile."""
         if self.integer:
@@ -99,25 +113,21 @@ class Range:
 Dimension = Choice | Range
 
 
+@lru_cache(maxsize=64)
 def dimensions(limits: SpaceLimits) -> tuple[Dimension, ...]:
     """Return the dimensions that ``limits`` leave open, in a fixed order; all values feasible."""
-    return tuple(dimension for dimension in table(limits).values() if not is_fixed(dimension))
-
-
-def is_fixed(dimension: Dimension) -> bool:
-    """Whether the limits leave only one value, so that there is nothing to choose."""
-    return len(dimension.values) == 1 if isinstance(dimension, Choice) else dimension.low == dimension.high
+    return tuple(dimension for dimension in table(limits).values() if not dimension.is_fixed)
 
 
 @lru_cache(maxsize=64)
 def table(limits: SpaceLimits) -> Mapping[str, Dimension]:
-    """Return every dimension by its name, those with a single value included."""
+    """Return every dimension by its name, those of a single value included."""
     return MappingProxyType({dimension.name: dimension for dimension in _all(limits)})
 
 
 def _all(limits: SpaceLimits) -> Iterator[Dimension]:
-    yield _ordered("downsample.window", limits.downsamples, plain=0.5)
-    yield _category("downsample.kind", limits.pool_kinds)
+    """Every dimension that some walk can reach."""
+    yield from _pool("downsample", limits.downsamples, limits, plain=0.5)
     yield _ordered("blocks", limits.blocks)
     for index in range(limits.blocks[-1]):
         yield from _block(limits, f"block{index}")
@@ -132,20 +142,28 @@ def _block(limits: SpaceLimits, name: str) -> Iterator[Dimension]:
     yield _ordered(f"{name}.convs", limits.convs)
     for index in range(limits.convs[-1]):
         yield from _conv(limits, f"{name}.conv{index}")
-    yield _ordered(f"{name}.residual", limits.residuals, plain=0.7)
-    yield _ordered(f"{name}.pool.window", limits.pools)
-    yield _category(f"{name}.pool.kind", limits.pool_kinds)
+    if limits.convs[-1] > 1:
+        yield _ordered(f"{name}.residual", limits.residuals, plain=0.7)
+    yield from _pool(f"{name}.pool", limits.pools, limits)
 
 
 def _conv(limits: SpaceLimits, name: str) -> Iterator[Dimension]:
     # were every stride and padding as likely as any other, most maps would be one pixel after three convolutions
     yield _category(f"{name}.kind", limits.kinds)
-    yield _ordered(f"{name}.reduced_channels", limits.reduced_channels)
+    if "reduced" in limits.kinds:
+        yield _ordered(f"{name}.reduced_channels", limits.reduced_channels)
     yield _ordered(f"{name}.kernel", limits.kernels)
-    yield _category(f"{name}.padding", limits.paddings, plain=0.75)
+    if limits.kernels[-1] > 1:
+        yield _category(f"{name}.padding", limits.paddings, plain=0.75)
     yield _ordered(f"{name}.stride", limits.strides, plain=0.8)
     yield _ordered(f"{name}.channels", limits.channels)
     yield _ordered(f"{name}.batch_norm", limits.batch_norms)
+
+
+def _pool(name: str, windows: tuple[int, ...], limits: SpaceLimits, plain: float | None = None) -> Iterator[Dimension]:
+    yield _ordered(f"{name}.window", windows, plain=plain)
+    if windows[-1] > 1:
+        yield _category(f"{name}.kind", limits.pool_kinds)
 
 
 def _training(limits: SpaceLimits) -> Iterator[Dimension]:
@@ -158,9 +176,10 @@ def _training(limits: SpaceLimits) -> Iterator[Dimension]:
     yield _ordered("training.weight_decay", training.weight_decays)
     yield _ordered("training.dropout", training.dropouts)
     yield _category("training.pruning.method", training.methods)
-    yield Range("training.pruning.strength", *training.strength)
-    yield _ordered("training.pruning.warmup", training.warmups)
-    yield _ordered("training.pruning.threshold", training.thresholds)
+    if training.methods != ("none",):
+        yield Range("training.pruning.strength", *training.strength)
+        yield _ordered("training.pruning.warmup", training.warmups)
+        yield _ordered("training.pruning.threshold", training.thresholds)
 
 
 def _ordered(name: str, values: tuple[Value, ...], plain: float | None = None) -> Choice:

@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -23,6 +24,7 @@ Edits = Callable[[Architecture, SpaceLimits, np.random.Generator], Iterator[Arch
 T = TypeVar("T")
 Moves = Callable[[Dimension, Value, np.random.Generator], list[Value]]
 RANGE_STEP = 0.15  # standard deviation of a step in a range, as a share of it
+Candidate = Callable[[], Architecture]
 INPUT = -1  # stands for the network's input where convolutions are counted from 0, through all blocks
 
 
@@ -113,9 +115,12 @@ def _near(dimension: Dimension, value: Value, rng: np.random.Generator) -> list[
     return _below(dimension, value, rng)[-1:] + _above(dimension, value, rng)[:1]
 
 
-def _within(limits: SpaceLimits, candidates: Sequence[Architecture], rng: np.random.Generator) -> Iterator[Architecture]:
-    """Yield those of ``candidates`` that lie within ``limits``, in random order."""
-    return (candidates[index] for index in rng.permutation(len(candidates)) if contains(limits, candidates[index]))
+def _within(limits: SpaceLimits, candidates: Sequence[Candidate], rng: np.random.Generator) -> Iterator[Architecture]:
+    """Yield those of ``candidates`` that lie within ``limits``, in random order; each is built when its turn comes."""
+    for index in rng.permutation(len(candidates)):
+        candidate = candidates[index]()
+        if contains(limits, candidate):
+            yield candidate
 
 
 def _add_conv(architecture: Architecture, limits: SpaceLimits, rng: np.random.Generator) -> Iterator[Architecture]:
@@ -125,9 +130,13 @@ def _add_conv(architecture: Architecture, limits: SpaceLimits, rng: np.random.Ge
         places = len(block.convs) - 1 if block.residual else len(block.convs) + 1
         for place in range(places):
             for conv in _identities(architecture, limits, index, place):
-                convs = (*block.convs[:place], conv, *block.convs[place:])
-                candidates.append(_with_block(architecture, index, replace(block, convs=convs)))
+                candidates.append(partial(_with_conv, architecture, index, place, conv))
     return _within(limits, candidates, rng)
+
+
+def _with_conv(architecture: Architecture, index: int, place: int, conv: Conv) -> Architecture:
+    block = architecture.blocks[index]
+    return _with_block(architecture, index, replace(block, convs=(*block.convs[:place], conv, *block.convs[place:])))
 
 
 def _add_block(architecture: Architecture, limits: SpaceLimits, rng: np.random.Generator) -> Iterator[Architecture]:
@@ -137,7 +146,7 @@ def _add_block(architecture: Architecture, limits: SpaceLimits, rng: np.random.G
     for index in range(len(blocks) + 1):
         before = (index, 0) if index < len(blocks) else (index - 1, len(blocks[-1].convs))
         for conv in _identities(architecture, limits, *before):
-            candidates.append(replace(architecture, blocks=(*blocks[:index], Block((conv,)), *blocks[index:])))
+            candidates.append(partial(replace, architecture, blocks=(*blocks[:index], Block((conv,)), *blocks[index:])))
     return _within(limits, candidates, rng)
 
 
@@ -157,7 +166,7 @@ def _remove_conv(architecture: Architecture, limits: SpaceLimits, rng: np.random
     for index, block in enumerate(architecture.blocks):
         for place in range(len(block.convs)):
             convs = block.convs[:place] + block.convs[place + 1 :]
-            candidates.append(_with_block(architecture, index, replace(block, convs=convs)))
+            candidates.append(partial(_with_block, architecture, index, replace(block, convs=convs)))
     return _within(limits, candidates, rng)
 
 
@@ -167,7 +176,7 @@ def _remove_block(architecture: Architecture, limits: SpaceLimits, rng: np.rando
         blocks = architecture.blocks[:index] + architecture.blocks[index + 1 :]
         if blocks:
             blocks = (*blocks[:-1], replace(blocks[-1], branch=False))
-            candidates.append(replace(architecture, blocks=blocks))
+            candidates.append(partial(replace, architecture, blocks=blocks))
     return _within(limits, candidates, rng)
 
 
@@ -180,7 +189,7 @@ def _rewiden(pick: Callable[[Sequence[int], int], Sequence[int]]) -> Edits:
         for root in sorted(set(ties) - {INPUT}):
             for width in pick(widths, widths.index(convs[root].channels)):
                 tied = [replace(c, channels=width) if tie == root else c for c, tie in zip(convs, ties, strict=True)]
-                candidates.append(_with_convs(architecture, tied))
+                candidates.append(partial(_with_convs, architecture, tied))
         return _within(limits, candidates, rng)
 
     return edits

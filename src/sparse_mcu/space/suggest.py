@@ -7,13 +7,14 @@ that do not exist (a kernel of a missing layer, the kind of a missing pool) are 
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from sparse_mcu.errors import ArchitectureError, BudgetError
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
-from sparse_mcu.space.dimensions import Choice, Dimension, Value, is_fixed, table
+from sparse_mcu.space.dimensions import Choice, Dimension, Value, table
 from sparse_mcu.space.layers import Layer, Shape, conv_shape, layers, pool_shape
 from sparse_mcu.space.limits import Padding, SpaceLimits, live_extents, unreachable_message
 from sparse_mcu.space.memory import peak_activations
@@ -88,6 +89,11 @@ def assignment(limits: SpaceLimits, architecture: Architecture) -> dict[str, Val
 
     Raises ArchitectureError, naming the dimension, where ``architecture`` lies outside ``limits``.
     """
+    return dict(_assignment(limits, architecture))
+
+
+@lru_cache(maxsize=1024)  # a parent is read again for every morph of it, a trial for every fit of the surrogate
+def _assignment(limits: SpaceLimits, architecture: Architecture) -> tuple[tuple[str, Value], ...]:
     if (limits.input_shape, limits.classes) != (architecture.input_shape, architecture.classes):
         raise ArchitectureError(
             f"these limits are for {limits.input_shape} inputs and {limits.classes} classes, "
@@ -103,7 +109,7 @@ def assignment(limits: SpaceLimits, architecture: Architecture) -> dict[str, Val
     rebuilt = suggest(limits, read)
     if rebuilt != architecture:
         raise ArchitectureError(_difference(_values(rebuilt), values))
-    return active
+    return tuple(active.items())
 
 
 def contains(limits: SpaceLimits, architecture: Architecture) -> bool:
@@ -139,10 +145,10 @@ class _Walk:
     def pick(self, name: str, feasible: tuple[Any, ...] | None = None) -> Any:
         """Return the value chosen for ``name``, brought to the nearest of ``feasible`` (None: all values are)."""
         dimension = self.table[name]
-        if is_fixed(dimension):
-            return dimension.values[0] if isinstance(dimension, Choice) else dimension.at(0.0)
-        if feasible is not None and isinstance(dimension, Choice) and len(feasible) < len(dimension.values):
-            dimension = replace(dimension, feasible=feasible)
+        if dimension.is_fixed:
+            return dimension.at(0.0)
+        if feasible is not None and isinstance(dimension, Choice):
+            dimension = dimension.among(feasible)
         return dimension.nearest(self.choose(dimension))
 
     def block(self, name: str, shape: Shape, is_last: bool) -> tuple[Block, Shape]:
@@ -167,18 +173,18 @@ class _Walk:
     def conv(self, name: str, shape: Shape, joined: int | None, is_last: bool) -> Conv:
         """Ask for a convolution that reads ``shape``; under a residual connection of ``joined`` channels unless that is None."""
         limits, channels, extent = self.limits, shape[0], self.extent(shape)
-        reduced = tuple(width for width in limits.reduced_channels if width < channels)
+        reduced = _upto(limits.reduced_channels, channels - 1)
         kind = self.pick(f"{name}.kind", tuple(k for k in limits.kinds if k != "reduced" or reduced) or limits.kinds)
         reduced_channels = None
         if kind == "reduced":
             reduced_channels = self.pick(f"{name}.reduced_channels", reduced or limits.reduced_channels[:1])
         # the middle of a larger kernel would meet the map, but its rim only padding: weights that nothing reads
-        kernel = self.pick(f"{name}.kernel", tuple(k for k in limits.kernels if k < 2 * extent))
+        kernel = self.pick(f"{name}.kernel", _upto(limits.kernels, 2 * extent - 1))
         padding: Padding = "same"
         if kernel > 1:
             padding = self.pick(f"{name}.padding", limits.paddings if kernel <= extent and joined is None else ("same",))
         rows = extent - kernel + 1 if padding == "valid" else extent
-        stride = self.pick(f"{name}.stride", tuple(s for s in limits.strides if s <= rows) if joined is None else (1,))
+        stride = self.pick(f"{name}.stride", _upto(limits.strides, rows) if joined is None else (1,))
         return Conv(
             kind,
             limits.size(kernel),
@@ -191,7 +197,7 @@ class _Walk:
 
     def pool(self, name: str, shape: Shape) -> tuple[Pool | None, Shape]:
         windows = self.limits.downsamples if name == "downsample" else self.limits.pools
-        window = self.pick(f"{name}.window", tuple(w for w in windows if w <= self.extent(shape)))
+        window = self.pick(f"{name}.window", _upto(windows, self.extent(shape)))
         if window == 1:
             return None, shape
         pool = Pool(self.pick(f"{name}.kind"), self.limits.size(window))
@@ -217,6 +223,11 @@ class _Walk:
     def extent(self, shape: Shape) -> int:
         """The smaller of height and width, or the length of a signal."""
         return min(live_extents(self.limits.input_shape, shape), default=1)
+
+
+@lru_cache(maxsize=1024)
+def _upto(values: tuple[int, ...], bound: int) -> tuple[int, ...]:
+    return tuple(value for value in values if value <= bound)
 
 
 def _values(architecture: Architecture) -> dict[str, Value]:
