@@ -7,7 +7,7 @@ a row are its bias (``bias_bytes``, little endian, signed), its multiplier (1), 
     bitmap   for every eight taps a byte whose lowest bit stands for the first of them, then the weights whose bit is set
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -33,8 +33,27 @@ class EncodedWeights:
         return sum(map(len, self.rows))
 
 
+def encode_network(
+    ops: Iterable[Convolution],
+    bias_bytes: int,  # one size for a network keeps its code small; it must hold every bias
+    code_bytes: Mapping[Encoding, int],  # what the kernel that reads an encoding takes
+) -> dict[str, EncodedWeights]:
+    """Return the weights of ``ops`` by name in the fewest bytes, those of the kernels included.
+
+    A second encoding brings a second kernel, so it must save more than that over all layers.
+    """
+    choices: list[tuple[Encoding, ...]] = [ENCODINGS, *((encoding,) for encoding in ENCODINGS)]
+    networks = [{op.name: encode(op, encodings, bias_bytes) for op in ops} for encodings in choices]
+    return min(networks, key=lambda network: _network_bytes(network.values(), code_bytes))
+
+
+def _network_bytes(network: Collection[EncodedWeights], code_bytes: Mapping[Encoding, int]) -> int:
+    used = {weights.encoding for weights in network}
+    return sum(weights.size for weights in network) + sum(code_bytes[encoding] for encoding in used)
+
+
 def encode(op: Convolution, encodings: Iterable[Encoding], bias_bytes: int) -> EncodedWeights:
-    """Return the smallest of the ``encodings`` of ``op``, the first if several are; ``bias_bytes`` must hold its biases."""
+    """Return the smallest of the ``encodings`` of ``op``, the first if several are."""
     weights = rows(op)
     heads = [
         int(bias).to_bytes(bias_bytes, "little", signed=True) + bytes([multiplier, shift])
@@ -53,7 +72,7 @@ def rows(op: Convolution) -> Int8Array:
 
 
 def bias_bytes(ops: Iterable[Convolution]) -> int:
-    """Return how many bytes (2, 3 or 4) hold every bias of ``ops``: one size for a network keeps its code small."""
+    """Return how many bytes (2, 3 or 4) hold every bias of ``ops``."""
     return max((_signed_bytes(bias) for op in ops for bias in (op.bias.min(), op.bias.max())), default=2)
 
 

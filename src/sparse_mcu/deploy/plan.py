@@ -132,7 +132,7 @@ class _Space:
         return height
 
     def descend(self, order: Sequence[int], bound: int) -> None:
-        """Move one buffer at a time to another place of the order as long as that lowers the arena, or until it is at ``bound``."""
+        """Move one buffer at a time to another place of the order as long as that lowers the arena; stop at ``bound``."""
         order = list(order)
         height = self.try_order(order)
         improved = True

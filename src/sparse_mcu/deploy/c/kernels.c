@@ -304,7 +304,6 @@ struct pool {
     struct layer layer;
     uint16_t channels;
     uint16_t kernel_height, kernel_width; /* of a window */
-    uint16_t multiplier, shift;           /* of an average */
 };
 
 /* kernel window_max (uses pool) */
@@ -334,25 +333,30 @@ KERNEL void window_max(const struct layer *layer, struct cursor *cursor, uint16_
 }
 
 /* kernel window_average (uses requantise, pool) */
-/* The mean of a window, channel by channel. */
+/* The mean of a window, channel by channel: sum * multiplier >> shift, rounded. */
+struct average {
+    struct pool pool;
+    uint16_t multiplier, shift;
+};
+
 KERNEL void window_average(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
 {
-    const struct pool *pool = (const struct pool *)layer;
+    const struct average *average = (const struct average *)layer;
     uint16_t row_bytes = FIELD(layer, row_bytes);
-    uint16_t channels = FIELD(pool, channels);
+    uint16_t channels = FIELD(average, pool.channels);
     const uint8_t *corner = cursor->in + (uint16_t)((unsigned)top * row_bytes + left);
     for (uint16_t channel = channels; channel > 0; channel--, corner++) {
         int32_t sum = 0;
         uint16_t begin = 0;
-        for (uint16_t row = FIELD(pool, kernel_height); row > 0; row--) {
+        for (uint16_t row = FIELD(average, pool.kernel_height); row > 0; row--) {
             uint16_t tap = begin;
-            for (uint16_t rest = FIELD(pool, kernel_width); rest > 0; rest--) {
+            for (uint16_t rest = FIELD(average, pool.kernel_width); rest > 0; rest--) {
                 sum += corner[tap];
                 tap = (uint16_t)(tap + channels);
             }
             begin = (uint16_t)(begin + row_bytes);
         }
-        cursor->out = requantise(cursor->out, sum * FIELD(pool, multiplier), (uint8_t)FIELD(pool, shift), 0);
+        cursor->out = requantise(cursor->out, sum * FIELD(average, multiplier), (uint8_t)FIELD(average, shift), 0);
     }
 }
 

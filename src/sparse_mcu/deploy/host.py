@@ -1,0 +1,53 @@
+"""Generated C on this machine: compiled by cc, run as a program of its own."""
+
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.deploy import toolchain
+from sparse_mcu.deploy.source import CSource
+from sparse_mcu.errors import SparseMcuError
+
+MAIN = Path(__file__).with_name("c") / "host_main.c"
+WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror")
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+TIMEOUT_S = 600
+
+
+class HostFault(SparseMcuError):
+    """Generated C that crashed, or that a sanitizer stopped."""
+
+
+def host_logits(
+    source: CSource,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    sanitize: bool = False,  # stop at the first access or conversion that C does not define
+) -> npt.NDArray[np.int16]:  # (N, classes)
+    """Compile ``source`` for this machine and return what it says of ``images``; raise HostFault if it crashes."""
+    toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
+    with tempfile.TemporaryDirectory(prefix="sparse-mcu-") as name:
+        program = _compile(source, Path(name), SANITIZERS if sanitize else ())
+        pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # the model reads (H, W, C)
+        done = subprocess.run([program], input=pixels.tobytes(), capture_output=True, timeout=TIMEOUT_S)
+    if done.returncode != 0:
+        reason = done.stderr.decode(errors="replace").strip().partition("\n")[0] or "it gave no reason"
+        raise HostFault(f"the model's C must run on this machine, but ended with status {done.returncode}: {reason}")
+    return np.frombuffer(done.stdout, np.int16).reshape(len(images), -1)
+
+
+def _compile(source: CSource, folder: Path, options: tuple[str, ...]) -> Path:
+    header, model = source.write(folder)
+    macros = source.name.upper()
+    names = {
+        "MODEL_INPUT": f"{source.name}_input",
+        "MODEL_RUN": f"{source.name}_run",
+        "INPUT_BYTES": f"{macros}_INPUT_SIZE",
+        "CLASSES": f"{macros}_CLASSES",
+    }
+    definitions = [f"-D{name}={value}" for name, value in names.items()]
+    program = folder / "model"
+    toolchain.run(["cc", "-std=c99", "-O2", *WARNINGS, *options, "-include", header, *definitions, MAIN, model, "-o", program])
+    return program

@@ -1,0 +1,54 @@
+"""What kernels take on a core: code and stack in bytes, and cycles; as measured by tools/measure_kernels.py."""
+
+import functools
+import tomllib
+from dataclasses import dataclass
+from importlib import resources
+
+from sparse_mcu.deploy.boards import Board
+from sparse_mcu.errors import BoardError
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCosts:
+    """One core's row of kernel_costs.toml. Sections of c/kernels.c are named as ``variant`` does."""
+
+    compiler: str  # with its flags
+    base_bytes: int  # of code in any network
+    code: dict[str, int]  # bytes, by section; run and add include no call
+    helpers: dict[str, int]  # bytes of the compiler's own functions (a multiplication, say)
+    uses: dict[str, tuple[str, ...]]  # helpers that a section needs
+    call: dict[str, int]  # bytes of a step's call of run or add
+    structs: dict[str, int]  # bytes of a descriptor
+    stack: dict[str, int]  # deepest stack in bytes, from the call of the network on, by the kernels of a step
+    cycles: dict[str, float]  # by event, see predict.py; base: what any network takes
+
+
+@functools.cache
+def _tables() -> dict[str, KernelCosts]:
+    text = resources.files(__package__).joinpath("kernel_costs.toml").read_text(encoding="utf-8")
+    return {
+        core: KernelCosts(**row | {"uses": {section: tuple(names) for section, names in row["uses"].items()}})
+        for core, row in tomllib.loads(text).items()
+    }
+
+
+def measured_costs(board: Board) -> KernelCosts | None:
+    """Return what was measured on the core of ``board``, None if nothing was."""
+    return _tables().get(board.core)
+
+
+def kernel_costs(board: Board) -> KernelCosts:
+    """Return what was measured on the core of ``board``; raise BoardError if nothing was."""
+    costs = measured_costs(board)
+    if costs is None:
+        raise BoardError(
+            f"flash, RAM and cycles are predicted for measured cores only ({', '.join(sorted(_tables()))}), but {board.name} has "
+            f"a {board.core}; choose a board with one of these"
+        )
+    return costs
+
+
+def variant(section: str, bias_bytes: int) -> str:
+    """Return the name in the tables of a section of c/kernels.c: what reads biases differs with their size."""
+    return f"{section}.{bias_bytes}" if section.startswith("rows_") else section
