@@ -118,25 +118,33 @@ def test_powers_of_two_leave_small_multipliers(ratios, expected):
     assert add_scale(ratios, [TensorType((1, 1, 1), "int16", 1.0)] * 2) == expected
 
 
-@pytest.mark.parametrize("window", [(1, 1), (2, 2), (1, 3), (3, 3), (2, 5), (7, 1), (4, 4), (5, 7), (8, 8)])
-def test_every_mean_of_a_window_is_rounded_half_up(window):
+def rounded_means(window, bits):
+    """Every sum of a window, and its mean times 2**bits rounded half up and clamped."""
     count = math.prod(window)
-    sums = np.arange(average_magnitude(window) + 1, dtype=np.int32)
-    expected = (2 * sums + count) // (2 * count)
-    np.testing.assert_array_equal(requantise(sums, *average_scale(window), "uint8"), expected)
-
-
-@pytest.mark.parametrize("window", [(9, 9), (28, 28), (1, 1000), (64, 64)])
-def test_means_of_large_windows_are_off_by_at_most_one_in_rare_ties(window):
-    multiplier, shift = average_scale(window)
-    assert multiplier <= MAX_MULTIPLIER and fits_int32(average_magnitude(window), multiplier, shift)
     sums = np.arange(average_magnitude(window) + 1, dtype=np.int64)
-    exact = (2 * sums + math.prod(window)) // (2 * math.prod(window))
-    error = requantise(sums.astype(np.int32), multiplier, shift, "uint8") - exact
+    return sums.astype(np.int32), np.minimum((2 ** (bits + 1) * sums + count) // (2 * count), 255)
+
+
+@pytest.mark.parametrize("bits", [0, 1, 3])
+@pytest.mark.parametrize("window", [(1, 1), (2, 2), (1, 3), (3, 3), (2, 5), (7, 1), (4, 4), (5, 7)])
+def test_every_mean_of_a_window_is_rounded_half_up(window, bits):
+    sums, expected = rounded_means(window, bits)
+    np.testing.assert_array_equal(requantise(sums, *average_scale(window, bits), "uint8"), expected)
+
+
+@pytest.mark.parametrize("bits", [0, 2])
+@pytest.mark.parametrize("window", [(9, 9), (28, 28), (1, 1000), (64, 64)])
+def test_means_of_large_windows_are_off_by_at_most_one_in_rare_ties(window, bits):
+    multiplier, shift = average_scale(window, bits)
+    assert multiplier <= MAX_MULTIPLIER and fits_int32(average_magnitude(window), multiplier, shift)
+    sums, expected = rounded_means(window, bits)
+    error = requantise(sums, multiplier, shift, "uint8").astype(int) - expected
     assert set(error) <= {0, 1}
     assert error.mean() < 0.05
 
 
-@pytest.mark.parametrize(("window", "shift"), [((1, 1), 0), ((2, 1), 1), ((2, 2), 2), ((4, 4), 4)])
-def test_a_window_of_a_power_of_two_needs_no_multiplication(window, shift):
-    assert average_scale(window) == (1, shift)
+@pytest.mark.parametrize(
+    ("window", "bits", "shift"), [((1, 1), 0, 0), ((2, 1), 0, 1), ((2, 2), 0, 2), ((4, 4), 0, 4), ((4, 4), 3, 1)]
+)
+def test_a_window_of_a_power_of_two_needs_no_multiplication(window, bits, shift):
+    assert average_scale(window, bits) == (1, shift)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_mcu.quant import interpreter
-from sparse_mcu.quant.graph import INPUT, Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d
-from sparse_mcu.quant.interpreter import run, run_tensors
+from sparse_mcu.quant import interpreter, windows
+from sparse_mcu.quant.graph import INPUT, Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d, TensorType
+from sparse_mcu.quant.interpreter import convolution_sums, run, run_tensors
 from sparse_mcu.quant.random_graph import random_graph, random_images
 
 seeds = st.integers(0, 2**32 - 1)
@@ -68,7 +68,7 @@ def slow_requantise(total, multiplier, shift, dtype):
     return min(max(scaled // 2**shift, low), high)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(seeds)
 def test_equals_the_arithmetic_written_out(seed):
     rng = np.random.default_rng(seed)
@@ -90,8 +90,22 @@ def test_chunks_do_not_change_the_logits(seed):
     images = random_images(rng, graph, 7)
     whole = run_tensors(graph, images)[graph.output][:, 0, 0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(interpreter, "_CHUNK_BYTES", 1)
+        patch.setattr(interpreter, "CHUNK_BYTES", 1)
+        patch.setattr(windows, "CHUNK_BYTES", 1)
         np.testing.assert_array_equal(run(graph, images), whole)
+
+
+@pytest.mark.parametrize("taps", [8, 512, 4096, 40_000])
+def test_sums_beyond_the_integers_of_float32_are_exact(taps):
+    rng = np.random.default_rng(taps)
+    weights = rng.integers(100, 128, (3, 1, taps, 1)).astype(np.int8)
+    weights[1] *= -1
+    unset = np.zeros(3, np.int32)
+    op = Conv2d("conv", (INPUT,), weights, np.array([1, 2, 3], np.int32), unset, unset)
+    x = rng.integers(200, 256, (5, 1, taps, 1)).astype(np.uint8)
+    expected = x[:, 0, :, 0].astype(np.int64) @ weights[:, 0, :, 0].astype(np.int64).T + op.bias
+    sums = convolution_sums(op, x, TensorType((1, taps, 1), "uint8", 1.0))
+    np.testing.assert_array_equal(sums[:, 0, 0], expected)
 
 
 def test_no_images_give_no_logits():

@@ -48,6 +48,10 @@ def linear(name, source, relu=False):
     return FoldedLayer(layer, np.eye(2, dtype=np.float32), np.zeros(2, np.float32))
 
 
+def pool(name, source, op):
+    return FoldedLayer(Layer(name, op, (source,), (2, 1, 2), (2, 1, 1), kernel=(1, 2), stride=(1, 2)), None, None)
+
+
 def add(name, *inputs, relu=False):
     return FoldedLayer(Layer(name, "add", inputs, (2, 1, 1), (2, 1, 1), relu=relu), None, None)
 
@@ -72,6 +76,14 @@ def test_summands_behind_a_relu_have_the_sums_scale_times_a_power_of_two():
     assert types["a"].scale == types["b"].scale
     assert np.log2(ratio) == round(np.log2(ratio))
     assert 2 * 7 / 32767 <= types["a"].scale < 2 * 2 * 7 / 32767
+
+
+def test_a_max_pool_keeps_the_scale_and_an_average_pool_halves_it_while_its_means_fit():
+    network = (linear("a", "input", relu=True), pool("m", "a", "max_pool"), pool("p", "a", "average_pool"))
+    types = tensor_types(network, reference(input=[0, 1], a=[0, 16], m=[0, 16], p=[1, 3]))
+    assert types["m"].scale == types["a"].scale
+    assert types["p"].scale == types["a"].scale / 4
+    assert types["p"].scale * 255 >= 3
 
 
 def test_a_residual_sum_of_what_is_never_negative_is_uint8():

@@ -98,22 +98,26 @@ def add_scale(
     return multiplier, shift
 
 
-def average_scale(window: tuple[int, int]) -> tuple[int, int]:
-    """Return the multiplier and the shift of an average pool: the smallest that round every mean right, or else the finest.
+def average_scale(window: tuple[int, int], bits: int) -> tuple[int, int]:
+    """Return multiplier and shift of an average pool whose output is the mean times ``2**bits``.
 
-    For n values of sum S take ``multiplier = (2**shift + e) / n``, e being the least that makes it whole. The scaled sum is then
-    S e / (n 2**shift) above the mean. A mean plus one half lies at least 1 / (2 n) below the next integer, so all means are
-    rounded right if 2 S e < 2**shift for the largest S.
+    They are the smallest that round every mean right, or else the finest. For n values of sum S take
+    ``multiplier = (2**total + e) / n`` and ``shift = total - bits``, e being the least that makes the multiplier whole. What is
+    rounded is then above its true value by S e 2**bits / (n 2**total). A true value plus one half lies at least 1 / (2 n) below
+    the next integer, so all are rounded right if 2 S e 2**bits < 2**total for the largest S.
     """
     count = math.prod(window)
-    shift = 0
-    while (-(2**shift) % count) * average_magnitude(window) * 2 >= 2**shift:
-        larger = shift + 1
-        multiplier = -(-(2**larger) // count)
-        if multiplier > MAX_MULTIPLIER or not fits_int32(average_magnitude(window), multiplier, larger):
+    total = bits
+    while (-(2**total) % count) * average_magnitude(window) * 2 >= 2 ** (total - bits):
+        multiplier = _ceil_divide(2 ** (total + 1), count)
+        if multiplier > MAX_MULTIPLIER or not fits_int32(average_magnitude(window), multiplier, total + 1 - bits):
             break
-        shift = larger
-    return -(-(2**shift) // count), shift
+        total += 1
+    return _ceil_divide(2**total, count), total - bits
+
+
+def _ceil_divide(dividend: int, divisor: int) -> int:
+    return -(-dividend // divisor)
 
 
 def _half(shift: npt.ArrayLike) -> npt.NDArray[Any]:

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -86,7 +86,7 @@ class MaxPool2d:
 
 @dataclass(frozen=True, slots=True)
 class AveragePool2d:
-    """Rounded mean of each window, as sum * multiplier >> shift; stride is the window. Scale is kept."""
+    """Rounded mean of each window in steps of the output's scale, as sum * multiplier >> shift; stride is the window."""
 
     name: str
     inputs: tuple[str]
@@ -117,7 +117,7 @@ class IntegerGraph:
     """
 
     ops: tuple[Op, ...]
-    tensors: dict[str, TensorType] = field(default_factory=dict)
+    tensors: dict[str, TensorType]
 
     @property
     def output(self) -> str:

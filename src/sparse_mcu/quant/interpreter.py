@@ -5,7 +5,8 @@ Products and sums go through floating-point matrix multiplication, which is fast
 or 2**53 (float64) have no rounding, and ``sum_bounds`` says which of the two a layer needs.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any, assert_never
 
 import numpy as np
@@ -25,22 +26,23 @@ from sparse_mcu.quant.graph import (
     TensorType,
 )
 from sparse_mcu.quant.verify import verify
-from sparse_mcu.quant.windows import convolve, windows
+from sparse_mcu.quant.windows import CHUNK_BYTES, convolve, windows
 
 UInt8Array = npt.NDArray[np.uint8]
 Int16Array = npt.NDArray[np.int16]
 IntegerArray = npt.NDArray[Any]  # uint8 or int16
-_CHUNK_BYTES = 32 * 2**20  # of the largest matrix of windows that a chunk of images makes: fits caches better than it fits RAM
 
 
 def run(
     graph: IntegerGraph,
     images: UInt8Array,  # (N, C, H, W)
 ) -> Int16Array:  # (N, classes)
-    """Return the logits of ``images``; memory stays bounded whatever N is."""
+    """Return the logits of ``images``, a chunk of them at a time: memory stays bounded whatever N is."""
+    largest = max(math.prod(tensor.shape) for tensor in graph.tensors.values())
+    size = max(1, CHUNK_BYTES // (largest * np.dtype(np.int32).itemsize))  # sums are int32
     logits = np.empty((len(images), graph.classes), np.int16)
-    for start, chunk in _chunks(graph, images):
-        logits[start : start + len(chunk)] = run_tensors(graph, chunk)[graph.output][:, 0, 0]
+    for start in range(0, len(images), size):
+        logits[start : start + size] = run_tensors(graph, images[start : start + size])[graph.output][:, 0, 0]
     return logits
 
 
@@ -90,18 +92,3 @@ def convolution_sums(
     exact: npt.DTypeLike = np.float32 if max(-low.min(), high.max()) < 2**24 else np.float64
     sums = convolve(x, op.weights.astype(exact), op.stride, op.padding)
     return sums.astype(np.int32) + op.bias
-
-
-def _chunks(graph: IntegerGraph, images: UInt8Array) -> Iterator[tuple[int, UInt8Array]]:
-    """Yield (index of its first image, chunk) such that no layer's windows take much more than _CHUNK_BYTES."""
-    per_image = max((_window_bytes(op, graph.tensors[op.name]) for op in graph.ops if isinstance(op, Convolution)), default=1)
-    size = max(1, _CHUNK_BYTES // per_image)
-    for start in range(0, len(images), size):
-        yield start, images[start : start + size]
-
-
-def _window_bytes(op: Convolution, output: TensorType) -> int:
-    """Bytes of a convolution's windows in float64 and of its sums in int32, for one image."""
-    height, width, channels = output.shape
-    taps = op.weights[0].size if isinstance(op, Conv2d) else op.weights.size
-    return height * width * (8 * taps + 4 * channels)

@@ -31,8 +31,10 @@ def tensor_types(network: FoldedNetwork, reference: Tensors) -> dict[str, Tensor
     shared = _summand_scales(layers, signed, reference)
     for layer in layers:
         values, input_scale = reference[layer.name], types[layer.inputs[0]].scale
-        if layer.op in ("max_pool", "average_pool"):
+        if layer.op == "max_pool":
             scale = input_scale
+        elif layer.op == "average_pool":
+            scale = _halved(input_scale, rounding_scale(values))
         elif layer.name in shared:
             scale = shared[layer.name]
         else:
@@ -87,6 +89,15 @@ def _summand_scales(layers: Collection[Layer], signed: set[str], reference: Tens
         if scale > 0:
             scales |= dict.fromkeys(together, scale)
     return scales
+
+
+def _halved(input_scale: float, ideal: float) -> float:
+    """Return the input's scale, halved as often as it stays above ``ideal``: means are smaller than what they are taken of.
+
+    Halving is free: it takes bits from the shift of an average pool.
+    """
+    halvings = math.floor(math.log2(input_scale / ideal)) if 0 < ideal < input_scale else 0
+    return math.ldexp(input_scale, -halvings)
 
 
 def _shape(values: FloatArray) -> tuple[int, int, int]:

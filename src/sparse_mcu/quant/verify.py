@@ -124,9 +124,11 @@ def _verify_arrays(op: Convolution, out_channels: int) -> None:
 def _verify_pool(op: MaxPool2d | AveragePool2d, source: TensorType, output: TensorType) -> None:
     _require(_positive(op.window), f"a window must be two positive integers, but {op.name} has {op.window}")
     _require(output.dtype == "uint8", f"a pool must write uint8, but {op.name} writes {output.dtype}")
-    _require(output.scale == source.scale, f"a pool must keep the scale {source.scale}, but {op.name} has {output.scale}")
     _verify_shape(op.name, source.shape[:2], op.window, op.window, source.shape[2], output)
-    if isinstance(op, AveragePool2d):
+    if isinstance(op, MaxPool2d):
+        same = output.scale == source.scale
+        _require(same, f"a max pool must keep the scale {source.scale}, but {op.name} has {output.scale}")
+    else:
         _verify_range(op.name, "multiplier", np.array(op.multiplier), 1, MAX_MULTIPLIER)
         _verify_requantisation(op.name, np.array(average_magnitude(op.window)), np.array(op.multiplier), np.array(op.shift))
 

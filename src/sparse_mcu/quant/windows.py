@@ -3,12 +3,14 @@
 N: images; H, W, C: height, width, channels; H', W': those of the output; O: output channels; KH, KW: kernel height and width.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+CHUNK_BYTES = 32 * 2**20  # of the copied windows, which take KH * KW times the room of a feature map
 
 
 def windows(x: Array, kernel: tuple[int, int], stride: tuple[int, int]) -> Array:
@@ -23,11 +25,23 @@ def convolve(
     stride: tuple[int, int],
     padding: tuple[int, int, int, int],  # top, left, bottom, right; zeros
 ) -> Array:  # (N, H', W', O), the type of weights
-    """Correlate ``x`` with ``weights``. Exact if all that can be summed are integers that the type of ``weights`` holds."""
+    """Correlate ``x`` with ``weights``; exact if all that can be summed are integers which the type of ``weights`` holds."""
     top, left, bottom, right = padding
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)))
     patches = windows(padded, weights.shape[-3:-1], stride)
+    channels = weights.shape[-1] if weights.ndim == 3 else len(weights)
+    sums = np.empty((*patches.shape[:3], channels), weights.dtype)
+    images = max(1, CHUNK_BYTES // (math.prod(patches.shape[1:]) * weights.itemsize))
+    for start in range(0, len(x), images):
+        sums[start : start + images] = _products(patches[start : start + images].astype(weights.dtype), weights)
+    return sums
+
+
+def _products(
+    patches: Array,  # (N, H', W', C, KH, KW)
+    weights: Array,  # as in convolve
+) -> Array:  # (N, H', W', O)
     if weights.ndim == 3:
-        return np.asarray(np.einsum("nhwcij,ijc->nhwc", patches.astype(weights.dtype), weights))
+        return np.asarray(np.einsum("nhwcij,ijc->nhwc", patches, weights))
     columns = weights.transpose(3, 1, 2, 0).reshape(-1, len(weights))
-    return np.asarray(patches.reshape(*patches.shape[:3], -1).astype(weights.dtype) @ columns)
+    return np.asarray(patches.reshape(*patches.shape[:3], -1) @ columns)
