@@ -1,0 +1,142 @@
+"""Proof that a network does on its board what was promised: compiled, run on every image, compared with its prediction.
+
+The same images go through NumPy, through the C on this machine and through the C on the simulated board. Every logit must agree.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.deploy import simavr, toolchain
+from sparse_mcu.deploy.boards import Board
+from sparse_mcu.deploy.firmware import build_firmware
+from sparse_mcu.deploy.generate import generate
+from sparse_mcu.deploy.host import host_logits
+from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.simavr import Progress, simulate
+from sparse_mcu.deploy.source import CSource
+from sparse_mcu.quant import interpreter
+from sparse_mcu.quant.graph import IntegerGraph
+from sparse_mcu.quant.macs import macs, nonzero_macs
+
+Logits = npt.NDArray[np.int16]  # (N, classes)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What the simulated board showed."""
+
+    accuracy: float
+    flash_bytes: int  # code and constants of the model, by linking with and without it
+    ram_bytes: int  # variables of the model, its input buffer included, and the deepest stack of a run
+    cycles: int  # of an inference, rounded mean over the images
+    max_cycles: int
+    milliseconds: float  # of the mean at the board's clock
+    compiler: str
+    simulator: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """A network on a board: measured beside predicted. ``measured`` is None where the board could not be simulated here."""
+
+    board: str
+    images: int
+    numpy_accuracy: float
+    host_accuracy: float
+    measured: Measurement | None
+    not_simulated: str | None  # why, where ``measured`` is None
+    mismatches: int  # logits of all images on which NumPy, this machine and the board do not all agree
+    predicted_flash_bytes: int
+    predicted_ram_bytes: int
+    predicted_cycles: int
+    macs: int
+    nonzero_macs: int
+    host_compiler: str
+
+    @property
+    def test_accuracy(self) -> float:
+        """Accuracy where the C ran closest to the device: on the simulated board, else on this machine."""
+        return self.host_accuracy if self.measured is None else self.measured.accuracy
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one flat object for scripts; the measured figures are null where nothing was simulated."""
+        flat = dataclasses.asdict(self)
+        del flat["measured"]
+        names = [field.name for field in dataclasses.fields(Measurement) if field.name != "accuracy"]
+        measured = {name: None if self.measured is None else getattr(self.measured, name) for name in names}
+        return {
+            "test_accuracy": self.test_accuracy,
+            "simulated": self.measured is not None,
+            "board_accuracy": None if self.measured is None else self.measured.accuracy,
+            **flat,
+            **measured,
+        }
+
+
+def verify(
+    graph: IntegerGraph,
+    board: Board,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    labels: npt.NDArray[np.int64],  # (N,)
+    progress: Progress | None = None,  # of the simulation, by far the longest part
+) -> Verification:
+    """Build ``graph`` for this machine and for ``board`` and run every image on both.
+
+    Raises ToolchainError without a compiler for this machine; without a simulator for ``board``, the C is checked here alone.
+    """
+    toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
+    prediction = predict(graph, board)
+    source = generate(graph, board)
+    reference = interpreter.run(graph, images)
+    host = host_logits(source, images)
+    differs = host != reference
+    measured = None
+    obstacle = toolchain.obstacle(board)
+    if obstacle is None:
+        logits, measured = _measure(source, board, images, labels, progress)
+        differs |= logits != reference
+    return Verification(
+        board=board.name,
+        images=len(images),
+        numpy_accuracy=_accuracy(reference, labels),
+        host_accuracy=_accuracy(host, labels),
+        measured=measured,
+        not_simulated=obstacle,
+        mismatches=int(differs.sum()),
+        predicted_flash_bytes=prediction.flash_bytes,
+        predicted_ram_bytes=prediction.ram_bytes,
+        predicted_cycles=prediction.cycles,
+        macs=macs(graph),
+        nonzero_macs=nonzero_macs(graph),
+        host_compiler=toolchain.version("cc"),
+    )
+
+
+def _measure(
+    source: CSource,
+    board: Board,
+    images: npt.NDArray[np.uint8],
+    labels: npt.NDArray[np.int64],
+    progress: Progress | None,
+) -> tuple[Logits, Measurement]:
+    firmware = build_firmware(source, board)
+    simulation = simulate(firmware, images, progress)
+    cycles = float(simulation.cycles.mean())
+    return simulation.logits, Measurement(
+        accuracy=_accuracy(simulation.logits, labels),
+        flash_bytes=firmware.flash_bytes,
+        ram_bytes=firmware.static_ram_bytes + simulation.stack_bytes,
+        cycles=round(cycles),
+        max_cycles=int(simulation.cycles.max()),
+        milliseconds=board.milliseconds(cycles),
+        compiler=toolchain.version(board.compiler),
+        simulator=simavr.version(),
+    )
+
+
+def _accuracy(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
+    return float((logits.argmax(axis=1) == labels).mean())

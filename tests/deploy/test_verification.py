@@ -1,0 +1,106 @@
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from sparse_mcu.deploy import toolchain, verification
+from sparse_mcu.deploy.boards import board
+from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.verification import verify
+from sparse_mcu.errors import BoardError, ToolchainError
+from sparse_mcu.quant import interpreter
+from sparse_mcu.quant.graph import INPUT, IntegerGraph
+from sparse_mcu.quant.macs import macs, nonzero_macs
+from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
+
+UNO = board("arduino-uno")
+ISSUE_KEYS = {
+    *("test_accuracy", "mismatches", "flash_bytes", "ram_bytes", "cycles", "macs", "nonzero_macs"),
+    *("predicted_flash_bytes", "predicted_ram_bytes", "predicted_cycles"),
+}
+SMALL = GraphSize(layers=4, extent=7, channels=5, classes=4)
+HandWritten = Callable[..., CSource]
+
+
+def example(seed: int, images: int = 6) -> tuple[IntegerGraph, np.ndarray, np.ndarray]:
+    """A random graph, images, and labels of which the last is wrong."""
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, SMALL)
+    pixels = random_images(rng, graph, images)
+    labels = interpreter.run(graph, pixels).argmax(axis=1)
+    labels[-1] = (labels[-1] + 1) % graph.classes
+    return graph, pixels, labels
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_networks_do_on_the_board_what_was_predicted(seed: int) -> None:
+    graph, images, labels = example(seed)
+    found = verify(graph, UNO, images, labels)
+    measured = found.measured
+    assert measured is not None and found.not_simulated is None
+    assert found.mismatches == 0
+    assert found.numpy_accuracy == found.host_accuracy == found.test_accuracy == measured.accuracy == 5 / 6
+    assert 0 <= found.predicted_ram_bytes - measured.ram_bytes <= 32
+    assert abs(found.predicted_flash_bytes / measured.flash_bytes - 1) <= 0.05
+    assert measured.cycles <= measured.max_cycles
+    assert measured.milliseconds == pytest.approx(measured.cycles / 16_000, rel=1e-3)
+    assert (found.macs, found.nonzero_macs) == (macs(graph), nonzero_macs(graph))
+
+
+def test_the_json_has_the_figures_that_scripts_read() -> None:
+    found = verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+    flat = json.loads(json.dumps(found.to_json()))
+    assert flat.keys() >= ISSUE_KEYS
+    assert flat["simulated"] is True and flat["not_simulated"] is None
+    assert flat["compiler"].startswith("avr-gcc") and flat["simulator"].startswith("simavr")
+    prediction = predict(UNO_GRAPH, UNO)
+    assert flat["predicted_cycles"] == prediction.cycles
+
+
+UNO_GRAPH, UNO_IMAGES, UNO_LABELS = example(0)
+
+
+def test_every_logit_that_differs_anywhere_counts_once(hand_written: HandWritten, monkeypatch: pytest.MonkeyPatch) -> None:
+    """C that says 1, 0, 0... on the board and 0, 0, 0... on this machine."""
+    body = "#ifdef __AVR__\n    logits[0] = 1;\n#endif"
+    wrong = hand_written(body, input_bytes=UNO_IMAGES[0].size, classes=UNO_GRAPH.classes)
+    monkeypatch.setattr(verification, "generate", lambda graph, target: wrong)
+    found = verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+    reference = interpreter.run(UNO_GRAPH, UNO_IMAGES)
+    differs = reference != 0
+    differs[:, 0] = True  # the board or this machine is wrong, whatever the reference is
+    assert found.mismatches == differs.sum()
+
+
+def test_without_a_simulator_the_c_is_checked_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toolchain, "obstacle", lambda target: "no simulator here")
+    found = verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+    assert found.measured is None and found.not_simulated == "no simulator here"
+    assert found.mismatches == 0 and found.test_accuracy == found.host_accuracy == 5 / 6
+    flat = found.to_json()
+    assert flat.keys() >= ISSUE_KEYS
+    assert flat["simulated"] is False and flat["flash_bytes"] is None and flat["predicted_flash_bytes"] > 0
+
+
+def test_without_any_compiler_nothing_can_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolchainError, match="checking C on this machine needs cc.*apt-get install gcc"):
+        verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+
+
+@pytest.mark.parametrize("name", ["arduino-mega", "atmega1284p"])
+def test_other_avrs_agree_too(name: str) -> None:
+    found = verify(UNO_GRAPH, board(name), UNO_IMAGES, UNO_LABELS)
+    assert found.measured is not None and found.mismatches == 0
+
+
+def test_a_network_too_large_for_the_board_says_by_how_much() -> None:
+    rng = np.random.default_rng(0)
+    graph = random_graph(rng, GraphSize(layers=1, extent=64, channels=9))
+    while np.prod(graph.tensors[INPUT].shape) <= UNO.ram_bytes:
+        graph = random_graph(rng, GraphSize(layers=1, extent=64, channels=9))
+    images = random_images(rng, graph, 1)
+    with pytest.raises(BoardError, match="bytes of RAM for variables and arduino-uno has 2048"):
+        verify(graph, UNO, images, np.zeros(1, np.int64))
