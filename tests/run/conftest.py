@@ -1,6 +1,5 @@
 """A search that trains nothing: it writes trials with known figures into the ledger."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np

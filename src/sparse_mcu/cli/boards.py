@@ -4,22 +4,24 @@ import dataclasses
 
 from sparse_mcu.cli.output import memory, print_json, print_lines, print_table
 from sparse_mcu.deploy.boards import Board, boards
+from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.toolchain import obstacle
 
-COLUMNS = ("name", "board", "core", ">RAM", ">flash", ">clock", "verified")
+COLUMNS = ("name", "board", "core", ">RAM", ">flash", ">clock", "search", "verify")
 
 
 def show(as_json: bool) -> None:
-    """Print every board, and what keeps it from being simulated on this machine."""
-    rows = [(board, obstacle(board)) for board in boards()]
+    """Print every board, whether networks can be searched for it, and what keeps it from being simulated on this machine."""
+    rows = [(board, measured_costs(board) is not None, obstacle(board)) for board in boards()]
     if as_json:
-        print_json([{**dataclasses.asdict(board), "obstacle": reason} for board, reason in rows])
+        print_json([{**dataclasses.asdict(board), "searchable": known, "obstacle": reason} for board, known, reason in rows])
         return
-    print_table(COLUMNS, [_cells(board, reason is None) for board, reason in rows])
-    lacking = [reason for board, reason in rows if board.simulator is not None and reason is not None]
+    print_table(COLUMNS, [_cells(*row) for row in rows])
+    lacking = [reason for board, known, reason in rows if known and board.simulator is not None and reason is not None]
     print_lines(lacking[:1])  # the others lack the same tools
 
 
-def _cells(board: Board, simulated: bool) -> tuple[str, ...]:
+def _cells(board: Board, known: bool, obstacle: str | None) -> tuple[str, ...]:
     sizes = (memory(board.ram_bytes), memory(board.flash_bytes), f"{board.clock_hz / 1e6:g} MHz")
-    return board.name, board.title, board.core_title, *sizes, "in simulation" if simulated else "on this machine only"
+    verify = "in simulation" if obstacle is None else "this machine only"
+    return board.name, board.title, board.core_title, *sizes, "yes" if known else "not yet", verify if known else "not yet"
