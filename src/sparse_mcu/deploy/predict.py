@@ -58,7 +58,7 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     """Return what ``program`` takes where kernels take ``costs``."""
     parts = tuple(_part(program, step, costs) for step in program.steps)
     return Prediction(
-        flash_bytes=_shared_bytes(program, costs) + sum(part.flash_bytes for part in parts),
+        flash_bytes=flash_bytes(program, costs),
         ram_bytes=program.plan.arena_bytes + max(costs.stack[" ".join(step.kernels)] for step in program.steps),
         cycles=round(costs.cycles["base"]) + sum(part.cycles for part in parts),
         parts=parts,
@@ -66,21 +66,24 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
 
 
 def _part(program: Program, step: Step, costs: KernelCosts) -> Part:
-    called = "add" if isinstance(step.op, Add) else "run"
-    flash_bytes = costs.call[called] + costs.structs[step.struct]
-    if isinstance(step.op, Add):
-        flash_bytes += len(step.op.inputs) * costs.structs["operand"]
-    if step.weights is not None:
-        flash_bytes += step.weights.size
     cycles = sum(costs.cycles[event] * count for event, count in events(step, program.graph.tensors).items())
-    return Part(step.op.name, flash_bytes, round(cycles))
+    return Part(step.op.name, _step_bytes(step, costs), round(cycles))
 
 
-def _shared_bytes(program: Program, costs: KernelCosts) -> int:
-    """What the operations have in common: kernels, and what the compiler links to them."""
+def flash_bytes(program: Program, costs: KernelCosts) -> int:
+    """Return the bytes of ``program`` in flash: its steps, kernels, and what the compiler links to them."""
     sections = [variant(section, program.bias_bytes) for section in program.kernels]
     helpers = {helper for section in sections for helper in costs.uses.get(section, ())}
-    return costs.base_bytes + sum(costs.code[section] for section in sections) + sum(costs.helpers[helper] for helper in helpers)
+    shared = sum(costs.code[section] for section in sections) + sum(costs.helpers[helper] for helper in helpers)
+    return costs.base_bytes + shared + sum(_step_bytes(step, costs) for step in program.steps)
+
+
+def _step_bytes(step: Step, costs: KernelCosts) -> int:
+    """Bytes of the call, the descriptor and the weights of a step."""
+    weights = 0 if step.weights is None else step.weights.size
+    if isinstance(step.op, Add):
+        return costs.call["add"] + costs.structs["add"] + len(step.op.inputs) * costs.structs["operand"]
+    return costs.call["run"] + costs.structs[step.struct] + weights
 
 
 def events(step: Step, tensors: dict[str, TensorType]) -> Events:

@@ -139,17 +139,42 @@ INLINE int32_t read_bias(const uint8_t *stream)
 #endif
 }
 
+#ifdef __AVR__
+/* Multiplies weight, signed, by tap, unsigned, to r1:r0; sign becomes 0 or 255, the byte above. */
+#ifdef __AVR_HAVE_MUL__
+#define MULTIPLY \
+    "mulsu %[weight], %[tap] \n\t" \
+    "sbc %[sign], %[sign] \n\t" /* mulsu leaves the product's sign in the carry */
+#else
+#define MULTIPLY /* as if weight were unsigned, bit by bit of tap; then 256 * tap less if it was negative */ \
+    "mov r0, %[tap] \n\t" \
+    "clr r1 \n\t" \
+    "ldi %[sign], 8 \n\t" \
+    "lsr r0 \n" \
+    "7: brcc 8f \n\t" \
+    "add r1, %[weight] \n" \
+    "8: ror r1 \n\t" \
+    "ror r0 \n\t" \
+    "dec %[sign] \n\t" \
+    "brne 7b \n\t" \
+    "sbrc %[weight], 7 \n\t" \
+    "sub r1, %[tap] \n\t" \
+    "mov %[sign], r1 \n\t" \
+    "lsl %[sign] \n\t" \
+    "sbc %[sign], %[sign] \n\t"
+#endif
+#endif
+
 /* kernel rows_dense (uses requantise, conv) */
 /* Adds the products of count taps with as many weights, from *stream on, to sum; moves *stream behind them. */
 INLINE int32_t dot_dense(int32_t sum, const uint8_t *taps, const uint8_t **stream, uint16_t count)
 {
     const uint8_t *weights = *stream;
-#ifdef __AVR_HAVE_MUL__
+#ifdef __AVR__
     uint8_t tap, weight, sign;
     __asm__("1: ld %[tap], X+ \n\t"
             "lpm %[weight], Z+ \n\t"
-            "mulsu %[weight], %[tap] \n\t"
-            "sbc %[sign], %[sign] \n\t" /* mulsu leaves the product's sign in the carry */
+            MULTIPLY
             "add %A[sum], r0 \n\t"
             "adc %B[sum], r1 \n\t"
             "adc %C[sum], %[sign] \n\t"
@@ -158,7 +183,7 @@ INLINE int32_t dot_dense(int32_t sum, const uint8_t *taps, const uint8_t **strea
             "brne 1b \n\t"
             "clr __zero_reg__"
             : [sum] "+r"(sum), "+x"(taps), "+z"(weights), [count] "+w"(count), [tap] "=&a"(tap), [weight] "=&a"(weight),
-              [sign] "=&r"(sign)
+              [sign] "=&d"(sign)
             :
             : "memory");
 #else
@@ -192,7 +217,7 @@ KERNEL void rows_dense(const struct conv *conv, struct cursor *cursor, const uin
 INLINE int32_t dot_bitmap(int32_t sum, const uint8_t *taps, const uint8_t **stream, uint16_t count)
 {
     const uint8_t *weights = *stream;
-#ifdef __AVR_HAVE_MUL__
+#ifdef __AVR__
     uint8_t tap, weight, sign, bits;
     uint16_t bytes = (uint16_t)(count + 7) >> 3;
     __asm__("1: lpm %[bits], Z+ \n\t"
@@ -209,8 +234,7 @@ INLINE int32_t dot_bitmap(int32_t sum, const uint8_t *taps, const uint8_t **stre
             "5: brcc 3b \n\t"
             "ld %[tap], X+ \n\t"
             "lpm %[weight], Z+ \n\t"
-            "mulsu %[weight], %[tap] \n\t"
-            "sbc %[sign], %[sign] \n\t"
+            MULTIPLY
             "add %A[sum], r0 \n\t"
             "adc %B[sum], r1 \n\t"
             "adc %C[sum], %[sign] \n\t"
@@ -220,7 +244,7 @@ INLINE int32_t dot_bitmap(int32_t sum, const uint8_t *taps, const uint8_t **stre
             "brne 1b \n\t"
             "clr __zero_reg__"
             : [sum] "+r"(sum), "+x"(taps), "+z"(weights), [bytes] "+w"(bytes), [tap] "=&a"(tap), [weight] "=&a"(weight),
-              [sign] "=&r"(sign), [bits] "=&r"(bits)
+              [sign] "=&d"(sign), [bits] "=&r"(bits)
             :
             : "memory");
 #else
@@ -276,14 +300,15 @@ KERNEL void gather(const struct gathered *gathered, const struct cursor *cursor,
 {
     const uint8_t *in = cursor->in;
     uint8_t *scratch = cursor->scratch;
+    uint16_t tap_step = FIELD(gathered, tap_step);
     for (uint16_t row = FIELD(gathered, kernel_height); row > 0; row--, top++) {
-        uint16_t inside = top < FIELD(gathered, in_height) ? FIELD(gathered, conv.layer.row_bytes) : 0;
-        uint16_t place = (uint16_t)((unsigned)top * FIELD(gathered, conv.layer.row_bytes) + left);
+        uint16_t row_bytes = FIELD(gathered, conv.layer.row_bytes);
+        uint16_t begin = (uint16_t)((unsigned)top * row_bytes);
+        uint16_t inside = top < FIELD(gathered, in_height) ? row_bytes : 0;
         uint16_t byte = left; /* of the row; one before its begin wraps, so is not inside either */
         for (uint16_t tap = FIELD(gathered, kernel_width); tap > 0; tap--) {
-            *scratch++ = byte < inside ? in[place] : 0;
-            byte = (uint16_t)(byte + FIELD(gathered, tap_step));
-            place = (uint16_t)(place + FIELD(gathered, tap_step));
+            *scratch++ = byte < inside ? in[(uint16_t)(begin + byte)] : 0;
+            byte = (uint16_t)(byte + tap_step);
         }
     }
 }
