@@ -77,6 +77,24 @@ def test_the_seed_decides_all_and_the_global_generator_is_left_alone():
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_pruning_removes_inputs_that_tell_nothing_and_keeps_accuracy():
+    """Only 4 of 64 pixels tell the class: a linear classifier drops nearly all other weights, and loses nothing."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1000, 1, 8, 8), dtype=np.uint8)
+    labels = rng.integers(0, 2, 1000)
+    images[:, 0, 3, 2:6] = labels[:, None] * 130 + rng.integers(0, 125, (1000, 4))
+    identity = Block((Conv("regular", (1, 1), 1, batch_norm=False),))
+    training = Training(epochs=40, batch_size=50, learning_rate=0.02)
+    net = Network(Architecture((1, 8, 8), 2, (identity,), training=training), seed=1)
+    log = train(net, images, labels, seed=0)
+    kept = next(f.weight for f in net.fold() if f.layer.name == "logits").reshape(2, 8, 8) != 0
+    telling = np.zeros((8, 8), dtype=bool)
+    telling[3, 2:6] = True
+    assert log.epochs[-1].train_accuracy == 1.0
+    assert kept[:, telling].any()
+    assert kept[:, ~telling].mean() <= 0.05
+
+
 def test_what_the_log_counts_is_what_fold_returns():
     images, labels = halves(60)
     net = network("both")

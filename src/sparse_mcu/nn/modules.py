@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sparse_mcu.nn.folded import FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, log_alpha, sample_sums
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, Noise, log_alpha, sample_sums
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
@@ -51,11 +51,12 @@ class WeightedLayer(nn.Module):
     ``scaled`` gives it a scale per output channel where the method asks for one: the logits, which cannot leave, have none.
     """
 
-    def __init__(self, layer: Layer, pruning: Pruning, scaled: bool, generator: torch.Generator) -> None:
+    def __init__(self, layer: Layer, pruning: Pruning, scaled: bool, generator: torch.Generator, noise: Noise) -> None:
         super().__init__()
         assert layer.weight_shape is not None
         self.layer = layer
         self.threshold = pruning.threshold
+        self.noise = noise
         self.sparse = pruning.method in ("unstructured", "both")  # single weights leave
         channels = layer.out_shape[0]
         self.weight = nn.Parameter(_initial_weight(layer, generator))
@@ -93,13 +94,13 @@ class WeightedLayer(nn.Module):
         """Return the sums (B, O, H', W') with bias: drawn while the posterior trains, else those of the weights that stay."""
         if self._drawing and self.log_variance is not None:
             mean = apply_weights(self.layer, x, self.weight, self.bias)
-            return sample_sums(mean, apply_weights(self.layer, x.square(), self.log_variance.exp()))
+            return sample_sums(mean, apply_weights(self.layer, x.square(), self.log_variance.exp()), self.noise)
         return apply_weights(self.layer, x, self.effective_weight(), self.bias)
 
     def _scales(self, scale: Tensor, batch: int) -> Tensor:
         """Return scales to multiply (B, O, H', W') with: one draw per image, or the means of those that stay."""
         if self._drawing and self.scale_log_variance is not None:
-            draw = torch.randn((batch, len(scale)), device=scale.device, dtype=scale.dtype)
+            draw = self.noise.draw(torch.Size((batch, len(scale))), scale)
             return torch.addcmul(scale, torch.exp(0.5 * self.scale_log_variance), draw)[:, :, None, None]
         return self.effective_scale(scale)[:, None, None]
 
@@ -130,7 +131,9 @@ class WeightedLayer(nn.Module):
 
     @torch.no_grad()
     def fix_pruning(self) -> None:
-        """Set what leaves to 0 and keep it there; what stays trains on without noise."""
+        """Set what leaves to 0 and keep it there; what stays trains on without noise. Nothing changes where that is so."""
+        if self.pruning_fixed:
+            return
         self.weight_mask, self.scale_mask = self._kept_weights(), self._kept_channels()
         self.pruning_fixed = True
         self.weight.copy_(self.effective_weight())

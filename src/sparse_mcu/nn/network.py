@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.folded import FoldedNetwork
 from sparse_mcu.nn.modules import FixedLayer, WeightedLayer
-from sparse_mcu.nn.variational import LARGEST_LOG_ALPHA, log_alpha, log_uniform_kl, standard_normal_kl
+from sparse_mcu.nn.variational import LARGEST_LOG_ALPHA, Noise, log_alpha, log_uniform_kl, standard_normal_kl
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
 
@@ -26,6 +26,7 @@ class Network(nn.Module):
         super().__init__()
         self.architecture = architecture
         self.layers = layers(architecture)
+        self.noise = Noise()
         generator = torch.Generator().manual_seed(seed)
         self.operations = nn.ModuleList(self._operation(layer, generator) for layer in self.layers)
 
@@ -34,7 +35,7 @@ class Network(nn.Module):
             return FixedLayer(layer)
         hidden = self.architecture.head.hidden is not None
         scaled = layer.op != "linear" or (hidden and layer.name != LOGITS)
-        return WeightedLayer(layer, self.architecture.training.pruning, scaled, generator)
+        return WeightedLayer(layer, self.architecture.training.pruning, scaled, generator, self.noise)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W), float32 in [0, 1], to logits (B, classes)."""

@@ -22,9 +22,13 @@ from sparse_mcu.nn.network import Network
 from sparse_mcu.space.architecture import Training
 
 FINE_TUNING = 0.25  # share of the epochs, at the end, in which the pruned network trains alone
+# Share of the learning rate at which the posterior ends: with less, weights stop shrinking before they can leave.
+DRAWN_RATE_FLOOR = 0.3
 # Adam moves a parameter by about its learning rate per step. Whatever the number of steps, log σ² must be able to come from its
-# initial value to where log α is above the threshold, and has many more steps than it needs then.
-LOG_VARIANCE_TRAVEL = 40.0
+# initial value to where log α is above the threshold.
+LOG_VARIANCE_TRAVEL = 10.0
+# PyTorch's 0.999 remembers the large gradients of the first steps for longer than a whole training run on a small data set takes.
+ADAM_BETAS = (0.9, 0.95)
 EVALUATION_BATCH = 1024
 
 
@@ -145,6 +149,7 @@ class _Trainer:
     def _epoch(self) -> Epoch:
         start = time.perf_counter()
         self.network.train()
+        self.network.noise.refresh()
         outcomes = [self._step(x, y) for x, y in self.data.shuffled().batches(self.training.batch_size)]
         loss, right = torch.stack([torch.stack(outcome) for outcome in outcomes]).sum(0).tolist()
         if not math.isfinite(loss):
@@ -178,10 +183,13 @@ class _Trainer:
             return loss * len(y), (logits.argmax(1) == y).sum()
 
     def _rate(self) -> float:
-        """Share of the learning rate at this step."""
+        """Share of the learning rate at this step: one cosine while the posterior trains, another for what it left."""
         if self.training.schedule == "constant":
             return 1.0
-        return 0.5 * (1.0 + math.cos(math.pi * self.step / (self.batches * self.training.epochs)))
+        drawn, total = self.drawn_epochs * self.batches, self.training.epochs * self.batches
+        if self.step < drawn:
+            return _cosine(self.step / drawn, DRAWN_RATE_FLOOR)
+        return _cosine((self.step - drawn) / (total - drawn), 0.0)
 
     def _kl_weight(self) -> float:
         """Return strength * ramp / N; 0 where nothing is drawn."""
@@ -203,14 +211,19 @@ class _Trainer:
         groups = [{"params": decayed, "weight_decay": self.training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
         rate = self.training.learning_rate
         weights: torch.optim.Optimizer = (
-            torch.optim.AdamW(groups, lr=rate, fused=True)
+            torch.optim.AdamW(groups, lr=rate, betas=ADAM_BETAS, fused=True)
             if self.training.optimiser == "adam"
             else torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
         )
         if not posterior or self.step >= self.drawn_epochs * self.batches:
             return [(weights, rate)]
         travel = LOG_VARIANCE_TRAVEL / (self.drawn_epochs * self.batches)
-        return [(weights, rate), (torch.optim.Adam(posterior, lr=travel, fused=True), travel)]
+        return [(weights, rate), (torch.optim.Adam(posterior, lr=travel, betas=ADAM_BETAS, fused=True), travel)]
+
+
+def _cosine(progress: float, floor: float) -> float:
+    """Fall from 1 to ``floor`` as ``progress`` goes from 0 to 1."""
+    return floor + (1.0 - floor) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def drawn_epochs(training: Training) -> int:

@@ -1,0 +1,125 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_mcu.nn.modules import WeightedLayer
+from sparse_mcu.nn.variational import NOISE_POOL, Noise, log_alpha, log_uniform_kl, sample_sums, standard_normal_kl
+from sparse_mcu.space.architecture import Pruning
+from sparse_mcu.space.layers import Layer
+
+
+@given(st.floats(-12, 12))
+def test_log_uniform_kl_is_the_published_approximation(value):
+    k1, k2, k3 = 0.63576, 1.87320, 1.48695  # Molchanov et al., 2017, equation 14
+    minus_kl = k1 / (1 + math.exp(-(k2 + k3 * value))) - 0.5 * math.log1p(math.exp(-value)) - k1
+    kl = log_uniform_kl(torch.tensor(value, dtype=torch.float64)).item()
+    assert kl == pytest.approx(-minus_kl, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("log_alpha_value", [-3.0, -1.0, 0.5, 2.0])
+def test_approximation_is_close_to_the_integral(log_alpha_value):
+    """KL up to its constant is -0.5 log α + E log|1 + sqrt(α) ε|, taken here relative to log α = 6 by quadrature."""
+
+    def exact(value):
+        epsilon = torch.linspace(-12, 12, 2_000_001, dtype=torch.float64)
+        density = torch.exp(-0.5 * epsilon**2) / math.sqrt(2 * math.pi)
+        expectation = torch.trapezoid(density * torch.log((1 + math.exp(value / 2) * epsilon).abs() + 1e-12), epsilon)
+        return -0.5 * value + expectation.item()
+
+    difference = log_uniform_kl(torch.tensor(log_alpha_value)) - log_uniform_kl(torch.tensor(6.0))
+    assert difference.item() == pytest.approx(exact(log_alpha_value) - exact(6.0), abs=0.02)
+
+
+def test_standard_normal_kl_equals_pytorchs():
+    mean, log_variance = torch.randn(20, generator=torch.Generator().manual_seed(0)), torch.linspace(-5, 2, 20)
+    normal = torch.distributions.Normal
+    expected = torch.distributions.kl_divergence(normal(mean, (0.5 * log_variance).exp()), normal(0.0, 1.0))
+    torch.testing.assert_close(standard_normal_kl(mean, log_variance), expected)
+
+
+def test_kl_is_finite_with_finite_gradients_at_the_extremes():
+    mean = torch.tensor([0.0, 1e-20, 1e4], requires_grad=True)
+    log_variance = torch.tensor([30.0, -60.0, -60.0], requires_grad=True)
+    log_uniform_kl(log_alpha(mean, log_variance)).sum().backward()
+    assert torch.isfinite(mean.grad).all() and torch.isfinite(log_variance.grad).all()
+
+
+LAYERS = {
+    "conv": Layer("x", "conv", ("input",), (2, 4, 4), (3, 4, 4), (3, 3), (1, 1), (1, 1, 1, 1)),
+    "even_kernel": Layer("x", "conv", ("input",), (2, 4, 4), (3, 4, 4), (2, 2), (1, 1), (0, 0, 1, 1)),
+    "depthwise": Layer("x", "depthwise", ("input",), (2, 4, 4), (2, 2, 2), (3, 3), (2, 2), (1, 1, 1, 1)),
+    "linear": Layer("x", "linear", ("input",), (2, 4, 4), (5, 1, 1), (4, 4)),
+}
+
+
+@pytest.mark.parametrize("op", LAYERS)
+def test_drawn_sums_have_the_moments_of_drawn_weights(op):
+    """Local reparameterisation against Monte Carlo over the weights themselves, for one image."""
+    generator = torch.Generator().manual_seed(0)
+    layer = WeightedLayer(LAYERS[op], Pruning("unstructured"), False, generator, Noise())
+    with torch.no_grad():
+        layer.log_variance.copy_(torch.randn(layer.weight.shape, generator=generator) - 1)
+    x = torch.rand(1, 2, 4, 4, generator=generator)
+    draws = 20_000
+    with torch.no_grad(), torch.random.fork_rng([]):
+        torch.manual_seed(1)
+        layer.train()
+        sums = layer(x.expand(draws, -1, -1, -1)).double()
+        layer.eval()
+        mean, deviation = layer.weight.clone(), (0.5 * layer.log_variance).exp()
+        drawn = []
+        layer.sparse = False  # eval mode then uses the weights as they are
+        for _ in range(4000):
+            layer.weight.copy_(mean + deviation * torch.randn(mean.shape, generator=generator))
+            drawn.append(layer(x))
+    by_weights = torch.cat(drawn).double()
+    scale = by_weights.std(0)
+    torch.testing.assert_close(sums.mean(0) / scale, by_weights.mean(0) / scale, rtol=0, atol=0.08)
+    torch.testing.assert_close(sums.std(0) / scale, torch.ones_like(scale), rtol=0, atol=0.08)
+
+
+def test_gradient_of_drawn_sums_is_that_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
+    variance = torch.rand(2, 3, 1, 1, generator=generator, requires_grad=True)
+    noise = Noise()
+    y = sample_sums(mean, variance, noise)
+    draw = ((y - mean) / variance.sqrt()).detach()
+    weights = torch.randn(y.shape, generator=generator)
+    by_hand = torch.autograd.grad((y * weights).sum(), (mean, variance))
+    reference = torch.autograd.grad(((mean + variance.sqrt() * draw) * weights).sum(), (mean, variance))
+    for ours, theirs in zip(by_hand, reference, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_noise_is_standard_normal_and_follows_the_global_seed():
+    def draws():
+        noise = Noise()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(3)
+            return [noise.draw(torch.Size((50_000,)), torch.empty(0)) for _ in range(2)]
+
+    first, second = draws()
+    assert all(torch.equal(a, b) for a, b in zip(draws(), (first, second), strict=True))
+    assert abs(first.mean()) < 0.02 and abs(first.std() - 1) < 0.02
+    assert abs(torch.corrcoef(torch.stack([first, second]))[0, 1]) < 0.02
+
+
+def test_refreshed_noise_is_new_and_a_large_draw_enlarges_the_pool():
+    noise = Noise()
+    like = torch.empty(0)
+    first = noise.draw(torch.Size((NOISE_POOL,)), like)
+    assert len(torch.unique(first)) > 0.95 * NOISE_POOL
+    noise.refresh()
+    assert torch.isin(noise.draw(torch.Size((1000,)), like), first).float().mean() < 0.5
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400))
+def test_noise_has_any_shape_and_is_not_repeated_within_a_draw(rows, columns):
+    drawn = Noise().draw(torch.Size((rows, columns)), torch.empty(0))
+    assert drawn.shape == (rows, columns)
+    assert len(torch.unique(drawn)) > 0.95 * rows * columns
