@@ -3,29 +3,33 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Warnings of pip are about the machine it runs on, not about us; errors still show.
+INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test setup toolchain clean
 
 setup: $(STAMP) toolchain
 
+# torch by itself first: it is by far the largest, and a later step that fails need not fetch it again.
 $(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	@echo "installing sparse-mcu and what it needs into $(VENV) (PyTorch is large: this takes minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(INSTALL) torch
+	@$(INSTALL) --editable '.[dev]'
+	@touch $(STAMP)
 
 toolchain:
-	sh tools/toolchain.sh
+	@sh tools/toolchain.sh
 
 demo: setup
-	sh tools/demo.sh $(BIN)/sparse-mcu
+	@sh tools/demo.sh $(BIN)/sparse-mcu
 
 test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 clean:
 	rm -rf $(VENV) build dist runs/demo
