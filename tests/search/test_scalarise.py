@@ -65,9 +65,3 @@ def test_bytes_are_compared_by_ratio() -> None:
 def test_excess_counts_only_what_breaks_a_limit() -> None:
     F = np.array([[0.9, 8192.0, 1024.0], [0.0, 16384.0, 1024.0], [0.0, 8192.0, 2048.0]])
     assert REGION.excess(F) == pytest.approx([0.0, 1 / 3, 1 / 2])
-
-
-def test_a_region_without_width_still_separates() -> None:
-    flat = Region(np.array([8192.0]), np.array([8192.0]), np.array([True]), np.array([True]))
-    values = flat.normalise(np.array([[4096.0], [8192.0], [8193.0]]))[:, 0]
-    assert values[0] < 0.0 == values[1] < 1.0 < values[2]

@@ -24,7 +24,7 @@ class Region:
     which a network keeps or is of no use.
     """
 
-    lower: Float64Array  # (k,)
+    lower: Float64Array  # (k,), below upper
     upper: Float64Array  # (k,)
     logarithmic: npt.NDArray[np.bool_]  # (k,)
     limited: npt.NDArray[np.bool_]  # (k,)
@@ -35,8 +35,7 @@ class Region:
     ) -> Float64Array:  # (n, k)
         """Map ``lower`` to 0 and ``upper`` to 1, column by column."""
         lower, upper, values = (self._scaled(a) for a in (self.lower, self.upper, F))
-        # A column whose best value is its limit has no width: any excess then counts as beyond the region.
-        return (values - lower) / np.maximum(upper - lower, 1e-6)
+        return (values - lower) / (upper - lower)
 
     def excess(
         self,

@@ -1,9 +1,10 @@
 """One exact Gaussian process per objective over the encoding of Ω (METHOD section 4).
 
 The kernel is Matérn-5/2 on the arc embedding (Swersky, Duvenaud, Snoek, Hutter and Osborne, 2013): an active coordinate
-x_i in [0, 1] becomes ω_i [sin(π ρ_i x_i), cos(π ρ_i x_i)], an inactive one [0, 0], so that the value of a parameter that is
-switched off cannot matter. 1/ω_i is the length scale of dimension i; its prior widens with the number of dimensions
-(Hvarfner, Hellsten and Nardi, "Vanilla Bayesian optimization performs great in high dimensions", ICML 2024).
+x_i in [0, 1] becomes ω_i [sin(π ρ x_i), cos(π ρ x_i)], an inactive one [0, 0], so that the value of a parameter that is
+switched off cannot matter. ρ = 1/2: the range of a coordinate is a quarter circle, all of it ω_i away from being switched off.
+1/ω_i is the length scale of dimension i; its prior widens with the number of dimensions (Hvarfner, Hellsten and Nardi,
+"Vanilla Bayesian optimization performs great in high dimensions", ICML 2024).
 
 n: points; D: dimensions; k: objectives. X: (n, D) float64 with INACTIVE where a dimension is switched off; Y: (n, k).
 """
@@ -15,12 +16,15 @@ import gpytorch
 import numpy as np
 import numpy.typing as npt
 import torch
-from botorch.models import SingleTaskGP
+from botorch.models.gpytorch import GPyTorchModel
 from botorch.models.utils.gpytorch_modules import get_gaussian_likelihood_with_lognormal_prior
 from botorch.optim.fit import fit_gpytorch_mll_scipy
+from gpytorch.constraints import Interval
+from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import ArcKernel, MaternKernel, ScaleKernel
+from gpytorch.means import ConstantMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from gpytorch.priors import GammaPrior, LogNormalPrior
+from gpytorch.priors import LogNormalPrior
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
@@ -28,7 +32,9 @@ from sparse_mcu.search.pareto import Float64Array
 
 INACTIVE = -1.0
 # L-BFGS steps of a fit. The hyperparameters have priors, and the search refits as it goes: the last digits are worth little.
-FIT_STEPS = 40
+FIT_STEPS = 30
+JITTER = 1e-5  # added to the variance of a draw; the noise of an observation is at least ten times as large
+SMALLEST_RADIUS, LARGEST_RADIUS = 1e-3, 10.0  # of ω: length scales from a tenth of a coordinate's range to no influence at all
 
 
 def inputs(
@@ -39,18 +45,24 @@ def inputs(
 
 
 class Surrogate:
-    """Independent Gaussian processes of k objectives, fitted to maximum a posteriori hyperparameters."""
+    """Independent Gaussian processes of k objectives, with the hyperparameters of largest posterior density.
+
+    The last ``telling`` coordinates are expected to explain more than the rest: the prior of their length scales is that of a
+    problem with these alone.
+    """
 
     def __init__(
         self,
         X: Tensor,  # (n, D)
         Y: Tensor,  # (n, k)
+        telling: int = 0,
     ) -> None:
         self._mean = Y.mean(dim=0)
         # A column that never varies is predicted as it is.
         deviation = Y.std(dim=0) if len(Y) > 1 else torch.zeros_like(self._mean)
         self._deviation = torch.where(deviation > 1e-9, deviation, torch.ones_like(deviation))
-        self._models = [_fitted(X, column) for column in self._standardised(Y).T]
+        self._model = _Processes(self._repeated(X), self._targets(Y), arc_kernel(X.shape[1], Y.shape[1], telling))
+        _fit(self._model)
 
     def condition(
         self,
@@ -58,20 +70,17 @@ class Surrogate:
         Y: Tensor,  # (n, k)
     ) -> None:
         """Replace the data and keep the hyperparameters: cheap, and enough between two fits."""
-        for model, column in zip(self._models, self._standardised(Y).T, strict=True):
-            model.set_train_data(X, column.contiguous(), strict=False)
+        self._model.set_train_data(self._repeated(X), self._targets(Y), strict=False)
 
     def posterior(
         self,
         X: Tensor,  # (m, D)
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Return the mean (m,) and covariance (m, m) of the noise-free objective at X, for each of the k objectives."""
-        moments = []
-        with torch.no_grad(), gpytorch.settings.fast_computations(False, False, False):
-            for model, mean, deviation in zip(self._models, self._mean, self._deviation, strict=True):
-                joint = model.posterior(X).distribution
-                moments.append((mean + deviation * joint.mean, deviation**2 * joint.covariance_matrix))
-        return moments
+    ) -> tuple[Tensor, Tensor]:  # (k, m), (k, m, m)
+        """Return the joint mean and covariance at X of each noise-free objective."""
+        with torch.no_grad(), _exact():
+            joint: MultivariateNormal = self._model(self._repeated(X))
+            scale = self._deviation[:, None]
+            return self._mean[:, None] + scale * joint.mean, scale[:, None] ** 2 * joint.covariance_matrix
 
     def draw(
         self,
@@ -79,45 +88,73 @@ class Surrogate:
         generator: torch.Generator,
     ) -> Tensor:  # (m, k)
         """Draw one function per objective from the posterior and return its values at X: a Thompson sample."""
-        columns = []
-        for mean, covariance in self.posterior(X):
-            normal = torch.randn(len(X), generator=generator, dtype=torch.float64)
-            columns.append(mean + psd_safe_cholesky(covariance) @ normal)
-        return torch.stack(columns, dim=1)
+        mean, covariance = self.posterior(X)
+        normal = torch.randn((*mean.shape, 1), generator=generator, dtype=torch.float64)
+        # In units of the standardised outcome; candidates that are nearly alike make the matrix singular up to rounding.
+        standardised = covariance / self._deviation[:, None, None] ** 2 + JITTER * torch.eye(len(X), dtype=torch.float64)
+        factor = psd_safe_cholesky(standardised)
+        drawn: Tensor = mean + self._deviation[:, None] * (factor @ normal).squeeze(-1)
+        return drawn.T
 
-    def _standardised(self, Y: Tensor) -> Tensor:
-        return (Y - self._mean) / self._deviation
+    def _repeated(self, X: Tensor) -> Tensor:
+        """Give every objective its copy of the inputs: the k processes are one batch."""
+        return X.expand(len(self._mean), *X.shape)
+
+    def _targets(self, Y: Tensor) -> Tensor:
+        """Standardise the objectives, one row each."""
+        return ((Y - self._mean) / self._deviation).T.contiguous()
 
 
-def arc_kernel(dimensions: int) -> ScaleKernel:
-    """Return the scaled Matérn-5/2 kernel on the arc embedding of ``dimensions`` coordinates, with its priors."""
-    # ω = 1 / length scale: the log-normal prior of the length scale with its sign changed.
-    radius_prior = LogNormalPrior(-math.sqrt(2) - 0.5 * math.log(dimensions), math.sqrt(3))
-    arc = ArcKernel(MaternKernel(nu=2.5), delta_func=_active, radius_prior=radius_prior, ard_num_dims=dimensions)
-    arc.radius = torch.full((dimensions,), radius_prior.mean.clamp(max=1.0).item())
-    arc.raw_lengthscale.requires_grad_(False)  # it would only repeat the angle ρ
+def arc_kernel(dimensions: int, k: int, telling: int = 0) -> ScaleKernel:
+    """Return k scaled Matérn-5/2 kernels on the arc embedding of ``dimensions`` coordinates, with their priors."""
+    batch = torch.Size([k])
+    reckoned = torch.full((dimensions,), float(dimensions))
+    reckoned[dimensions - telling :] = telling
+    location = math.sqrt(2) + 0.5 * reckoned.log()
+    arc = ArcKernel(MaternKernel(nu=2.5, batch_shape=batch), delta_func=_active, ard_num_dims=dimensions, batch_shape=batch)
+    arc.register_constraint("raw_radius", Interval(SMALLEST_RADIUS, LARGEST_RADIUS, transform=None))
+    # Of the length scale, not of the radius: the two densities differ by a Jacobian, and the mode of the other is at ω = 0.
+    prior = LogNormalPrior(location, torch.full_like(location, math.sqrt(3)))
+    arc.register_prior("length_scale_prior", prior, lambda module: module.radius.reciprocal())
+    arc.radius = (3.0 - location).exp().clamp(max=0.5 * LARGEST_RADIUS).expand(k, 1, dimensions)  # the prior's mode
+    arc.angle = 0.5
     arc.lengthscale = 1.0
-    return ScaleKernel(arc, outputscale_prior=GammaPrior(2.0, 0.15)).double()
+    arc.raw_angle.requires_grad_(False)
+    arc.raw_lengthscale.requires_grad_(False)  # it would only repeat ω
+    scaled = ScaleKernel(arc, outputscale_prior=LogNormalPrior(1.0, 1.0), batch_shape=batch)
+    scaled.outputscale = math.e
+    return scaled.double()
 
 
 def _active(X: Tensor) -> Tensor:
     return (X != INACTIVE).to(X)
 
 
-def _fitted(
-    X: Tensor,  # (n, D)
-    y: Tensor,  # (n,)
-) -> SingleTaskGP:
-    model = SingleTaskGP(
-        X,
-        y.unsqueeze(-1),
-        likelihood=get_gaussian_likelihood_with_lognormal_prior(),
-        covar_module=arc_kernel(X.shape[-1]),
-        outcome_transform=None,
-    )
-    mll = ExactMarginalLogLikelihood(model.likelihood, model)
-    with gpytorch.settings.fast_computations(False, False, False):
-        # The plain fit: BoTorch's fit_gpytorch_mll restarts from draws of the global generator where a step limit ends it.
-        fit_gpytorch_mll_scipy(mll, options={"maxiter": FIT_STEPS})
+def _exact() -> gpytorch.settings.fast_computations:
+    """Solve by Cholesky factors, whatever the size: no iterative approximation."""
+    return gpytorch.settings.fast_computations(False, False, False)
+
+
+class _Processes(gpytorch.models.ExactGP, GPyTorchModel):  # type: ignore[misc]  # GPyTorch and BoTorch have no types
+    """k processes as one batch: inputs (k, n, D), targets (k, n)."""
+
+    def __init__(self, X: Tensor, Y: Tensor, kernel: ScaleKernel) -> None:
+        batch = Y.shape[:1]
+        super().__init__(X, Y, get_gaussian_likelihood_with_lognormal_prior(batch).double())
+        self.mean_module = ConstantMean(batch_shape=batch).double()
+        self.covar_module = kernel
+
+    def forward(self, X: Tensor) -> MultivariateNormal:
+        return MultivariateNormal(self.mean_module(X), self.covar_module(X))
+
+
+def _fit(model: _Processes) -> None:
+    """Move the hyperparameters to where their posterior density is largest.
+
+    All k in one optimisation: most of a step's time is overhead that they share. And not by BoTorch's fit_gpytorch_mll, which
+    starts again from draws of the global generator where the limit of steps ends it.
+    """
+    model.train()
+    with _exact():
+        fit_gpytorch_mll_scipy(ExactMarginalLogLikelihood(model.likelihood, model), options={"maxiter": FIT_STEPS})
     model.eval()
-    return model

@@ -1,0 +1,34 @@
+"""What goes into an evaluation and what comes out: the values that travel between the search and its workers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.deploy.boards import Board
+from sparse_mcu.quant.graph import IntegerGraph
+from sparse_mcu.space.architecture import Architecture
+
+Weights = dict[str, npt.NDArray[np.float32]]  # as nn.Network.weights returns them
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """A network to train, prune, quantise and measure for ``board``; ``seed`` decides all that is random in it."""
+
+    architecture: Architecture
+    board: Board
+    seed: int
+    parent: Weights | None = None  # to begin with; None: from scratch
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Evaluation:
+    """What became of a candidate."""
+
+    objectives: Mapping[str, float]  # raw, by the names of ``objectives.UNITS``
+    graph: IntegerGraph
+    weights: Weights
+    log: Mapping[str, Any]  # JSON values

@@ -1,0 +1,115 @@
+"""What the finished trials say about candidates not yet tried: one Thompson draw of the surrogate, scalarised.
+
+n: finished trials; m: candidates of the pool; k: objectives, in the order of MINIMISED; D: dimensions of the encoding.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.pareto import Float64Array
+from sparse_mcu.search.scalarise import Region, chebyshev, draw_weights
+from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.encode import encode
+from sparse_mcu.space.layers import layers
+from sparse_mcu.space.limits import SpaceLimits
+from sparse_mcu.space.memory import peak_activations
+
+# A network that errs this much more often than the best one within the budget is of no interest, however small.
+ERROR_MARGIN = 0.1
+# Surrogates see log(error + this): below half a percent a validation error is mostly the luck of the split.
+ERROR_FLOOR = 0.005
+# Hyperparameters are fitted anew whenever the finished trials have grown by this factor.
+REFIT_GROWTH = 1.25
+KNOWN_COSTS = 3  # coordinates that ``point`` adds to the encoding of Ω
+
+LOGARITHMIC = np.array([name != "error" for name in MINIMISED])
+_FLOORS = np.where(LOGARITHMIC, 1.0, ERROR_FLOOR)
+
+Point = tuple[Float64Array, npt.NDArray[np.bool_]]  # values (D,), active (D,)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observations:
+    """What the finished trials measured."""
+
+    points: Sequence[Point]  # n
+    objectives: Float64Array  # (n, k) raw
+
+
+class Guide:
+    """Ranks candidates by what was observed; follows from the observations and the generator alone."""
+
+    def __init__(self) -> None:
+        self._fitted = 0  # number of observations behind the hyperparameters
+
+    def rank(
+        self,
+        observed: Observations,
+        pool: Sequence[Point],  # m
+        region: Region,
+        rng: np.random.Generator,
+    ) -> list[int]:
+        """Return the positions in ``pool``, the most promising first, as one draw of functions and weights sees them."""
+        import torch
+
+        from sparse_mcu.search.surrogate import Surrogate, inputs
+
+        X, Y = inputs(observed.points), torch.from_numpy(np.log(observed.objectives + _FLOORS))
+        basis = fit_size(len(X))
+        if basis != self._fitted:
+            self._surrogate = Surrogate(X[:basis], Y[:basis], telling=KNOWN_COSTS)
+            self._fitted = basis
+        self._surrogate.condition(X, Y)
+        generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+        drawn = np.exp(self._surrogate.draw(inputs(pool), generator).numpy()) - _FLOORS
+        scalar = chebyshev(region.normalise(drawn), draw_weights(len(MINIMISED), rng))
+        # Of candidates that the draw puts outside the budget, the nearest to it comes first, after all those inside.
+        return [int(position) for position in np.lexsort((scalar, region.excess(drawn)))]
+
+
+def fit_size(n: int) -> int:
+    """Return how many of ``n`` observations the hyperparameters are fitted to: it grows in steps of REFIT_GROWTH.
+
+    It depends on n alone, so that a search that was resumed proposes what it would have proposed.
+    """
+    size = 1
+    while (larger := max(size + 1, int(size * REFIT_GROWTH))) <= n:
+        size = larger
+    return size
+
+
+def region_of_interest(
+    objectives: Float64Array,  # (n, k) raw, n >= 1
+    budget: Budget,
+) -> Region:
+    """Return the region from the best that is known of each objective to the budget, and to ERROR_MARGIN above the best error."""
+    limits = np.array([math.inf if name == "error" else getattr(budget, name) for name in MINIMISED])
+    limited = np.isfinite(limits)
+    within = (objectives <= limits).all(axis=1)
+    known = objectives[within] if within.any() else objectives
+    error = MINIMISED.index("error")
+    limits[error] = known[:, error].min() + ERROR_MARGIN
+    # The smallest network of all is usually one that learnt nothing.
+    useful = known[known[:, error] <= limits[error]]
+    # At least a factor of two wide: what is known of bytes may be few networks, or only ones beyond the budget.
+    lower = np.where(limited, np.minimum(useful.min(axis=0), 0.5 * limits), useful.min(axis=0))
+    return Region(lower=lower, upper=limits, logarithmic=LOGARITHMIC, limited=limited)
+
+
+def point(limits: SpaceLimits, architecture: Architecture) -> Point:
+    """Encode ``architecture`` for the surrogate: its place in Ω, and what is known of its costs before training."""
+    values, active = encode(limits, architecture)
+    network = layers(architecture)
+    weights = sum(layer.weights for layer in network)
+    macs = sum(layer.macs for layer in network)
+    known = [
+        math.log1p(weights) / math.log1p(limits.max_weights),
+        math.log1p(macs) / math.log1p(limits.max_weights * math.prod(limits.input_shape[1:])),
+        math.log1p(peak_activations(network).bytes) / math.log1p(limits.max_activation_bytes),
+    ]
+    return np.append(values, known), np.append(active, [True] * len(known))

@@ -1,0 +1,201 @@
+"""The search's optimiser as an Optuna sampler: quasi-random points, then pools of candidates ranked by the surrogate.
+
+A proposal for trial n follows from (seed, n) and the trials that finished before: any number of workers can ask at once, and
+one worker repeats itself. Networks that cannot fit, whatever their training brings, are never proposed.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from optuna import Study
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+from torch.quasirandom import SobolEngine
+
+from sparse_mcu.errors import BudgetError
+from sparse_mcu.search import records
+from sparse_mcu.search.feasibility import Shortfall
+from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
+from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.omega import distribution
+from sparse_mcu.search.pareto import non_dominated
+from sparse_mcu.search.records import TrialRecord
+from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, epochs_of, stage_at, with_epochs
+from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.dimensions import Dimension, Value, dimensions
+from sparse_mcu.space.limits import SpaceLimits
+from sparse_mcu.space.morph import MORPHS, SMALL_MORPHS, morph
+from sparse_mcu.space.suggest import assignment, fits, sample, suggest
+
+# Quasi-random points before the surrogate has a say: this share of the budget, and never fewer finished trials than this.
+QUASI_SHARE = 0.12
+QUASI_TRIALS = 8
+POOL = 200
+MORPHED_SHARE = 0.5  # of the pool, while exploring
+MAX_MORPHS = 3  # in a row, from a parent to its child
+REFUSALS = 500  # quasi-random points refused in a row before the budget is taken to hold no network
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """An architecture to try, and the trial whose weights it begins with."""
+
+    architecture: Architecture
+    parent: int | None = None
+
+
+class SparseSampler(BaseSampler):
+    """Proposes the trials of a study over MINIMISED whose parameters walk Ω (``omega.choose_by``).
+
+    ``used`` tells the share of the search's budget that is used up, ``shortfall`` why an architecture can never fit, or None.
+    """
+
+    def __init__(
+        self,
+        limits: SpaceLimits,
+        budget: Budget,
+        seed: int,
+        used: Callable[[], float],
+        shortfall: Callable[[Architecture], Shortfall | None],
+    ) -> None:
+        self._limits = limits
+        self._budget = budget
+        self._seed = seed
+        self._used = used
+        self._shortfall = shortfall
+        self._guide = Guide()
+        self._history = History(limits)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Return all dimensions that the limits leave open; a proposal sets those that its architecture has."""
+        return {dimension.name: distribution(dimension) for dimension in dimensions(self._limits)}
+
+    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+        """Propose an architecture, note its stage and parent in the trial, and return its parameters."""
+        self._history.read(study)
+        used = self._used()
+        stage = stage_at(used)
+        proposal = self._propose(stage, used, trial.number)
+        # As Optuna's own samplers do: a sampler is given a frozen trial, and has no other way to say more than parameters.
+        study._storage.set_trial_user_attr(trial._trial_id, records.STAGE, stage.name)
+        study._storage.set_trial_user_attr(trial._trial_id, records.PARENT, proposal.parent)
+        return assignment(self._limits, proposal.architecture)
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
+        """Raise ValueError: a proposal sets every parameter that the walk of its architecture asks for."""
+        raise ValueError(f"a trial's parameters must be the dimensions of the sampler's limits, but {param_name!r} is none")
+
+    def _propose(self, stage: Stage, used: float, number: int) -> Proposal:
+        rng = np.random.default_rng((self._seed, number))
+        if used >= QUASI_SHARE and len(self._history.complete) >= QUASI_TRIALS:
+            for proposal in self._ranked(stage, rng):
+                if proposal.architecture not in self._history.tried and self._shortfall(proposal.architecture) is None:
+                    return proposal
+        return self._quasi_random(stage, number)
+
+    def _quasi_random(self, stage: Stage, number: int) -> Proposal:
+        """Return point ``number`` of a scrambled Sobol sequence over Ω; where it cannot fit, that of the next scrambling."""
+        nearest: Shortfall | None = None
+        for scrambling in range(REFUSALS):
+            quantiles = self._sobol(scrambling, number)
+            architecture = suggest(self._limits, functools.partial(_value_at, quantiles))
+            if not fits(self._limits, architecture):
+                continue
+            architecture = with_epochs(architecture, epochs_of(stage, self._limits))
+            shortfall = self._shortfall(architecture)
+            if shortfall is None:
+                return Proposal(architecture)
+            if nearest is None or shortfall.needed / shortfall.limit < nearest.needed / nearest.limit:
+                nearest = shortfall
+        raise BudgetError(_nothing_fits(self._budget, nearest))
+
+    def _sobol(self, scrambling: int, number: int) -> dict[str, float]:
+        """Return a quantile in [0, 1) for every dimension: point ``number`` of the sequence under one of its scramblings."""
+        names = [dimension.name for dimension in dimensions(self._limits)]
+        seed = int(np.random.SeedSequence((self._seed, scrambling)).generate_state(1)[0])
+        engine = SobolEngine(len(names), scramble=True, seed=seed)  # type: ignore[no-untyped-call]
+        engine.fast_forward(number)  # type: ignore[no-untyped-call]
+        return dict(zip(names, engine.draw(dtype=torch.float64)[0].tolist(), strict=True))
+
+    def _ranked(self, stage: Stage, rng: np.random.Generator) -> Iterator[Proposal]:
+        """Yield a pool of candidates, the most promising first."""
+        complete = self._history.complete
+        objectives = np.array([[trial.objectives[name] for name in MINIMISED] for trial in complete])
+        region = region_of_interest(objectives, self._budget)
+        of_interest = (region.normalise(objectives) <= 1.0 + 1e-9).all(axis=1)
+        candidates = of_interest if of_interest.any() else region.excess(objectives) <= region.excess(objectives).min()
+        parents = [complete[i] for i in np.flatnonzero(candidates)[non_dominated(objectives[candidates])]]
+        pool = list(self._pool(stage, parents, rng))
+        observed = Observations([self._history.points[trial.number] for trial in complete], objectives)
+        points = [self._point(proposal) for proposal in pool]
+        return (pool[i] for i in self._guide.rank(observed, points, region, rng))
+
+    def _pool(self, stage: Stage, parents: list[TrialRecord], rng: np.random.Generator) -> Iterator[Proposal]:
+        epochs = epochs_of(stage, self._limits)
+        for index in range(POOL):
+            if stage is EXPLORE and index >= MORPHED_SHARE * POOL:
+                yield Proposal(with_epochs(sample(self._limits, rng), epochs))
+                continue
+            parent = parents[rng.integers(len(parents))]
+            assert parent.architecture is not None
+            child = parent.architecture
+            for _ in range(rng.integers(1, MAX_MORPHS + 1)):
+                _, child = morph(child, self._limits, rng, SMALL_MORPHS if stage is REFINE else MORPHS)
+            yield Proposal(with_epochs(child, epochs), None if stage is EXPLORE else parent.number)
+
+    def _point(self, proposal: Proposal) -> Point:
+        learnt = 0 if proposal.parent is None else self._history.learnt[proposal.parent]
+        return _point(self._limits, proposal.architecture, learnt)
+
+
+def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:
+    return dimension.at(quantiles[dimension.name])
+
+
+class History:
+    """The trials of a study as the sampler needs them: read again and again, so kept and only added to."""
+
+    def __init__(self, limits: SpaceLimits) -> None:
+        self._limits = limits
+        self._read: set[int] = set()
+        self.complete: list[TrialRecord] = []  # by number
+        self.points: dict[int, Point] = {}  # of the complete trials
+        self.learnt: dict[int, int] = {}  # epochs behind the weights of a complete trial, its ancestors' included
+        self.tried: set[Architecture] = set()
+
+    def read(self, study: Study) -> None:
+        """Take in the trials that are new."""
+        for trial in study.get_trials(deepcopy=False):
+            if trial.number not in self._read and records.ARCHITECTURE in trial.user_attrs:
+                self._add(records.record(trial))
+                if trial.state.is_finished():
+                    self._read.add(trial.number)
+        self.complete.sort(key=lambda record: record.number)
+
+    def _add(self, record: TrialRecord) -> None:
+        assert record.architecture is not None
+        self.tried.add(record.architecture)
+        if record.state != "complete":
+            return
+        before = 0 if record.parent is None else self.learnt[record.parent]
+        self.points[record.number] = _point(self._limits, record.architecture, before)
+        self.learnt[record.number] = before + record.architecture.training.epochs
+        self.complete.append(record)
+
+
+def _point(limits: SpaceLimits, architecture: Architecture, learnt: int) -> Point:
+    """Encode ``architecture`` as if trained from scratch for all the epochs that its weights will have seen, up to Ω's most."""
+    epochs = min(learnt + architecture.training.epochs, limits.training.epochs[1])
+    return point(limits, with_epochs(architecture, epochs))
+
+
+def _nothing_fits(budget: Budget, nearest: Shortfall | None) -> str:
+    rule = f"a network must fit in {budget.ram_bytes} bytes of RAM and {budget.flash_bytes} of flash, but none found does"
+    if nearest is None:
+        return f"{rule}; allow more RAM or make the inputs smaller"
+    return f"{rule}: the nearest needs {nearest.needed} bytes of {nearest.memory}, most of it at '{nearest.where}'; allow as much"

@@ -1,0 +1,80 @@
+import math
+
+import numpy as np
+import pytest
+from search_fakes import LIMITS, objectives
+
+from sparse_mcu.search.guide import ERROR_MARGIN, KNOWN_COSTS, Guide, Observations, fit_size, point, region_of_interest
+from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.space.encode import encode
+from sparse_mcu.space.layers import layers
+from sparse_mcu.space.memory import peak_activations
+from sparse_mcu.space.suggest import sample
+
+BUDGET = Budget(ram_bytes=1024, flash_bytes=8192)
+
+
+def test_region_reaches_from_the_best_useful_network_to_the_budget() -> None:
+    F = np.array([[0.05, 6000, 900], [0.12, 4000, 800], [0.9, 2000, 300], [0.01, 9000, 900], [0.04, 5000, 2000]], dtype=float)
+    region = region_of_interest(F, BUDGET)
+    # the third errs too often to count, the last two are beyond the budget
+    assert region.lower.tolist() == [0.05, 4000, 512]  # the region of bytes is at least a factor of two wide
+    assert region.upper.tolist() == pytest.approx([0.05 + ERROR_MARGIN, 8192, 1024])
+
+
+def test_region_stands_where_nothing_keeps_the_budget_yet() -> None:
+    F = np.array([[0.3, 9000.0, 2000.0], [0.3, 8500.0, 1500.0]])
+    region = region_of_interest(F, BUDGET)
+    assert region.upper.tolist() == pytest.approx([0.3 + ERROR_MARGIN, 8192, 1024])
+    assert region.excess(F)[0] > region.excess(F)[1] > 0
+
+
+def test_point_adds_known_costs_to_the_encoding() -> None:
+    architecture = sample(LIMITS, np.random.default_rng(0))
+    values, active = point(LIMITS, architecture)
+    encoded, encoded_active = encode(LIMITS, architecture)
+    assert values[:-KNOWN_COSTS].tolist() == encoded.tolist() and active[:-KNOWN_COSTS].tolist() == encoded_active.tolist()
+    weights = sum(layer.weights for layer in layers(architecture))
+    assert values[-3] == pytest.approx(math.log1p(weights) / math.log1p(LIMITS.max_weights))
+    peak = peak_activations(layers(architecture)).bytes
+    assert values[-1] == pytest.approx(math.log1p(peak) / math.log1p(LIMITS.max_activation_bytes))
+    assert active[-KNOWN_COSTS:].all() and (values <= 1.0).all() and (values >= 0.0).all()
+
+
+def test_fits_come_in_growing_steps() -> None:
+    sizes = [fit_size(n) for n in range(1, 400)]
+    assert all(size <= n for n, size in enumerate(sizes, start=1)) and sizes == sorted(sizes)
+    steps = sorted(set(sizes))
+    assert all(later <= max(earlier + 1, 1.25 * earlier) for earlier, later in zip(steps, steps[1:], strict=False))
+    assert len(steps) < 30
+
+
+def test_ranking_prefers_what_is_better_by_far() -> None:
+    """Candidates that were observed to beat, or to be beaten by, all others come first, or last."""
+    rng = np.random.default_rng(1)
+    architectures = [sample(LIMITS, rng) for _ in range(40)]
+    points = [point(LIMITS, architecture) for architecture in architectures]
+    F = np.array([[objectives(architecture)[name] for name in MINIMISED] for architecture in architectures])
+    F[0], F[1] = [0.01, 1500.0, 150.0], [0.9, 60000.0, 9000.0]
+    region = region_of_interest(F, BUDGET)
+    guide = Guide()
+    positions = np.array(
+        [
+            [order.index(0), order.index(1)]
+            for order in (guide.rank(Observations(points, F), points, region, rng) for _ in range(5))
+        ]
+    )
+    assert np.median(positions[:, 0]) <= 2
+    assert np.median(positions[:, 1]) >= 37
+
+
+def test_ranking_follows_from_its_arguments() -> None:
+    rng = np.random.default_rng(2)
+    points = [point(LIMITS, sample(LIMITS, rng)) for _ in range(30)]
+    observed = Observations(points[:10], rng.uniform(1.0, 2.0, size=(10, 3)) * [0.1, 4000.0, 500.0])
+    region = region_of_interest(observed.objectives, BUDGET)
+    fresh = [Guide().rank(observed, points[10:], region, np.random.default_rng(7)) for _ in range(2)]
+    assert fresh[0] == fresh[1] and sorted(fresh[0]) == list(range(20))
+    used = Guide()
+    used.rank(Observations(points[:9], observed.objectives[:9]), points[10:], region, np.random.default_rng(3))
+    assert used.rank(observed, points[10:], region, np.random.default_rng(7)) == fresh[0]

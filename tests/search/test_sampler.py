@@ -1,0 +1,164 @@
+from collections.abc import Mapping
+
+import numpy as np
+import optuna
+import pytest
+from search_fakes import FLASH_BYTES, LIMITS, RAM_BYTES, objectives
+
+from sparse_mcu.errors import BudgetError
+from sparse_mcu.search import records
+from sparse_mcu.search.feasibility import Shortfall
+from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.omega import choose_by
+from sparse_mcu.search.records import TrialRecord, record
+from sparse_mcu.search.sampler import QUASI_TRIALS, SparseSampler
+from sparse_mcu.search.stages import EXPLORE, MORPH, REFINE, epochs_of
+from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.layers import layers
+from sparse_mcu.space.suggest import contains, suggest
+
+BUDGET = Budget(RAM_BYTES, FLASH_BYTES)
+TRIALS = 24
+
+
+def fits(architecture: Architecture) -> Shortfall | None:
+    return None
+
+
+class Session:
+    """A search without workers: ``objectives`` at once."""
+
+    def __init__(self, seed: int, trials: int = TRIALS, shortfall=fits) -> None:
+        self.trials, self.begun = trials, 0
+        self.sampler = SparseSampler(LIMITS, BUDGET, seed, lambda: self.begun / self.trials, shortfall)
+        self.study = optuna.create_study(directions=["minimize"] * 3, sampler=self.sampler)
+
+    def ask(self) -> tuple[optuna.Trial, Architecture]:
+        trial = self.study.ask()
+        architecture = suggest(LIMITS, choose_by(trial))
+        trial.set_user_attr(records.ARCHITECTURE, architecture.to_json())
+        self.begun += 1
+        return trial, architecture
+
+    def tell(self, trial: optuna.Trial, architecture: Architecture) -> None:
+        measured = objectives(architecture)
+        trial.set_user_attr(records.OBJECTIVES, measured)
+        self.study.tell(trial, [measured[name] for name in MINIMISED])
+
+    def run(self) -> list[TrialRecord]:
+        while self.begun < self.trials:
+            self.tell(*self.ask())
+        return [record(trial) for trial in self.study.trials]
+
+
+@pytest.fixture(scope="module")
+def trials() -> list[TrialRecord]:
+    return Session(seed=0).run()
+
+
+def test_every_proposal_lies_within_the_limits(trials: list[TrialRecord]) -> None:
+    for trial in trials:
+        assert trial.architecture is not None
+        assert contains(LIMITS, trial.architecture)
+
+
+def test_no_architecture_is_proposed_twice(trials: list[TrialRecord]) -> None:
+    assert len({trial.architecture for trial in trials}) == len(trials)
+
+
+def test_stages_follow_the_budget_and_set_the_epochs(trials: list[TrialRecord]) -> None:
+    for trial in trials:
+        used = trial.number / TRIALS
+        stage = EXPLORE if used < EXPLORE.until else MORPH if used < MORPH.until else REFINE
+        assert trial.stage == stage.name
+        assert trial.architecture is not None and trial.architecture.training.epochs == epochs_of(stage, LIMITS)
+
+
+def test_explored_candidates_start_from_scratch_and_others_from_a_complete_trial(trials: list[TrialRecord]) -> None:
+    for trial in trials:
+        if trial.stage == "explore":
+            assert trial.parent is None
+        else:
+            assert trial.parent is not None and trial.parent < trial.number
+
+
+def test_refined_candidates_keep_their_parents_operations(trials: list[TrialRecord]) -> None:
+    for trial in trials:
+        if trial.stage == "refine":
+            assert trial.parent is not None
+            child, parent = trial.architecture, trials[trial.parent].architecture
+            assert child is not None and parent is not None
+            assert [layer.op for layer in layers(child)] == [layer.op for layer in layers(parent)]
+
+
+def test_the_same_seed_proposes_the_same_and_another_seed_something_else(trials: list[TrialRecord]) -> None:
+    repeated, other = Session(seed=0), Session(seed=1)
+    for expected in trials[: QUASI_TRIALS + 4]:
+        trial, architecture = repeated.ask()
+        assert architecture == expected.architecture
+        repeated.tell(trial, architecture)
+    assert other.ask()[1] != trials[0].architecture
+
+
+def test_a_resumed_search_proposes_what_it_would_have_proposed(trials: list[TrialRecord]) -> None:
+    """The sampler's memory can be thrown away at any point."""
+    session = Session(seed=0)
+    for number in range(QUASI_TRIALS + 3):
+        if number >= QUASI_TRIALS:
+            begun = session.begun
+            session.study.sampler = SparseSampler(LIMITS, BUDGET, 0, lambda begun=begun: begun / TRIALS, fits)
+        trial, architecture = session.ask()
+        assert architecture == trials[number].architecture
+        session.tell(trial, architecture)
+
+
+def test_failed_and_running_trials_do_no_harm() -> None:
+    session = Session(seed=3, trials=20)
+    waiting = []
+    while session.begun < 20:
+        trial, architecture = session.ask()
+        if trial.number % 4 == 1:
+            session.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        elif trial.number % 4 == 2:
+            waiting.append(architecture)
+        else:
+            session.tell(trial, architecture)
+    proposed = [record(trial).architecture for trial in session.study.trials]
+    assert len(set(proposed)) == 20  # what still runs is not proposed again
+
+
+def test_what_cannot_fit_is_not_proposed() -> None:
+    def too_wide(architecture: Architecture) -> Shortfall | None:
+        widest = max(layer.out_shape[0] for layer in layers(architecture)[:-1])
+        return Shortfall("RAM", 2000, RAM_BYTES, "block0.conv0") if widest > 12 else None
+
+    for trial in Session(seed=0, trials=16, shortfall=too_wide).run():
+        assert trial.architecture is not None and too_wide(trial.architecture) is None
+
+
+def test_a_budget_that_nothing_meets_names_what_binds_and_what_would_do() -> None:
+    def never(architecture: Architecture) -> Shortfall | None:
+        needed = 1100 + 10 * len(layers(architecture))
+        return Shortfall("RAM", needed, RAM_BYTES, "block0.conv0")
+
+    with pytest.raises(BudgetError, match=r"in 1024 bytes of RAM and 8192 of flash.*needs 11\d\d bytes of RAM.*'block0\.conv0'"):
+        Session(seed=0, shortfall=never).ask()
+
+
+def test_a_foreign_parameter_is_refused() -> None:
+    with pytest.raises(ValueError, match="'momentum' is none"):
+        Session(seed=0).study.ask().suggest_float("momentum", 0.0, 1.0)
+
+
+def test_finds_better_networks_than_random_search(trials: list[TrialRecord]) -> None:
+    """The point of it all, on objectives that cost nothing: the least error within the budget."""
+
+    def least_error(found: list[Mapping[str, float]]) -> float:
+        return min(values["error"] for values in found if BUDGET.keeps(values))
+
+    def random_search(seed: int) -> float:
+        study = optuna.create_study(directions=["minimize"] * 3, sampler=optuna.samplers.RandomSampler(seed=seed))
+        return least_error([objectives(suggest(LIMITS, choose_by(study.ask()))) for _ in range(TRIALS)])
+
+    ours = least_error([trial.objectives for trial in trials])
+    assert ours < np.median([random_search(seed) for seed in range(5)])
