@@ -10,6 +10,7 @@ random networks is printed beside what they take.
 """
 
 import argparse
+import dataclasses
 import itertools
 import re
 import tempfile
@@ -32,12 +33,13 @@ from sparse_mcu.deploy.predict import Events, events, flash_bytes, predict_progr
 from sparse_mcu.deploy.program import Program, lower
 from sparse_mcu.deploy.simavr import FirmwareFault, simulate
 from sparse_mcu.errors import BoardError
-from sparse_mcu.quant.graph import Add
+from sparse_mcu.quant.graph import Add, Convolution, IntegerGraph
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
 BOARDS = ("arduino-uno", "arduino-mega", "attiny85")  # one of each core that is simulated
 TABLE = Path(kernel_costs.__file__).with_name("kernel_costs.toml")
 SIZES = (GraphSize(layers=4), GraphSize(layers=2, extent=20, channels=14), GraphSize(layers=8, extent=9, channels=6))
+BIASES = (0, 1 << 15, 0, 1 << 23)  # of 2, 3 and 4 bytes; 0 leaves a network as it is
 IMAGES = 8
 HEAD = "# What the kernels take on each core. Written by tools/measure_kernels.py: do not edit, run it again.\n"
 
@@ -87,8 +89,8 @@ def main() -> None:
 def probes(target: Board, seed: int) -> Iterator[Probe]:
     """Yield measured random networks that fit ``target``, without end."""
     rng = np.random.default_rng(seed)
-    for size in itertools.cycle(SIZES):
-        graph = random_graph(rng, size)
+    for number, size in enumerate(itertools.cycle(SIZES)):
+        graph = with_bias(random_graph(rng, size), BIASES[number % len(BIASES)])
         program = lower(graph, None)
         try:
             firmware = build_firmware(render(program, target, None), target)
@@ -96,6 +98,18 @@ def probes(target: Board, seed: int) -> Iterator[Probe]:
         except (BoardError, FirmwareFault):
             continue  # too large for the board: variables, or variables and stack
         yield Probe(program, firmware.flash_bytes, simulation.stack_bytes, float(simulation.cycles.mean()), symbols(firmware.elf))
+
+
+def with_bias(graph: IntegerGraph, bias: int) -> IntegerGraph:
+    """Give the first channel of the last convolution this bias at least, so that biases of all sizes are met."""
+    index, last = [(index, op) for index, op in enumerate(graph.ops) if isinstance(op, Convolution)][-1]
+    arrays = {name: getattr(last, name).copy() for name in ("bias", "multiplier", "shift")}
+    if abs(arrays["bias"]).max() >= bias:
+        return graph
+    for name, value in (("bias", bias), ("multiplier", 1), ("shift", 16)):
+        arrays[name][0] = value
+    changed = dataclasses.replace(last, **arrays)
+    return IntegerGraph((*graph.ops[:index], changed, *graph.ops[index + 1 :]), graph.tensors)
 
 
 def symbols(elf: bytes) -> dict[str, int]:
@@ -109,6 +123,11 @@ def symbols(elf: bytes) -> dict[str, int]:
 
 def fit(found: list[Probe]) -> KernelCosts:
     """Return the costs that explain what was measured; raise ValueError where probes contradict each other."""
+    missing = {variant(section, size) for section in sections() if section != "standalone" for size in (2, 3, 4)} - {
+        section for probe in found for section in probe.sections
+    }
+    if missing:
+        raise ValueError(f"every section must occur in a probe, but {sorted(missing)} do not; measure more probes")
     code = same({section: _code_bytes(section, probe) for section in probe.sections} for probe in found)
     structs = same(_struct_bytes(probe) for probe in found)
     helpers = same({name: probe.symbols[name] for name in probe.helpers} for probe in found)

@@ -14,7 +14,7 @@ from sparse_mcu.deploy.encode import EncodedWeights
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.kernels import sections
 from sparse_mcu.deploy.predict import Prediction, predict_program
-from sparse_mcu.deploy.program import Fields, Program, Step, lower
+from sparse_mcu.deploy.program import Fields, Program, Step, check_constants, lower
 from sparse_mcu.deploy.source import PREFIX, CSource
 from sparse_mcu.errors import UserError
 from sparse_mcu.quant.graph import (
@@ -46,6 +46,7 @@ def generate(graph: IntegerGraph, board: Board, name: str = PREFIX) -> CSource:
     """
     costs = measured_costs(board)
     program = lower(graph, costs)
+    check_constants(program, board)
     return render(program, board, None if costs is None else predict_program(program, costs), name)
 
 

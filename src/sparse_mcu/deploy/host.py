@@ -40,14 +40,7 @@ def host_logits(
 
 def _compile(source: CSource, folder: Path, options: tuple[str, ...]) -> Path:
     header, model = source.write(folder)
-    macros = source.name.upper()
-    names = {
-        "MODEL_INPUT": f"{source.name}_input",
-        "MODEL_RUN": f"{source.name}_run",
-        "INPUT_BYTES": f"{macros}_INPUT_SIZE",
-        "CLASSES": f"{macros}_CLASSES",
-    }
-    definitions = [f"-D{name}={value}" for name, value in names.items()]
     program = folder / "model"
-    toolchain.run(["cc", "-std=c99", "-O2", *WARNINGS, *options, "-include", header, *definitions, MAIN, model, "-o", program])
+    compiler = ("cc", "-std=c99", "-O2", *WARNINGS, *options)
+    toolchain.run([*compiler, "-include", header, *source.main_options, MAIN, model, "-o", program])
     return program

@@ -13,7 +13,7 @@ import numpy as np
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.encode import EncodedWeights, rows
 from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs, variant
-from sparse_mcu.deploy.program import Program, Step, lower
+from sparse_mcu.deploy.program import Program, Step, check_constants, lower
 from sparse_mcu.quant.graph import (
     Add,
     AveragePool2d,
@@ -51,7 +51,9 @@ class Prediction:
 def predict(graph: IntegerGraph, board: Board) -> Prediction:
     """Return what ``graph`` takes on ``board``; raise BoardError if its core has not been measured."""
     costs = kernel_costs(board)
-    return predict_program(lower(graph, costs), costs)
+    program = lower(graph, costs)
+    check_constants(program, board)
+    return predict_program(program, costs)
 
 
 def predict_program(program: Program, costs: KernelCosts) -> Prediction:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from sparse_mcu.deploy.access import gathers, item_bytes, tensor_bytes
+from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.encode import ENCODINGS, EncodedWeights, bias_bytes, encode_network
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import needed
@@ -31,6 +32,7 @@ from sparse_mcu.quant.verify import verify
 
 Fields = dict[str, "int | str | Fields"]  # a string is a C name
 MAX_PLACE = 0xFFFF  # kernels count places within a tensor in 16 bits
+MAX_AVR_CONSTANTS = 60_000  # leaves room for descriptors, interrupt vectors and the constants of the program around
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,16 @@ def lower(graph: IntegerGraph, costs: KernelCosts | None) -> Program:
     names = _identifiers(op.name for op in graph.ops)
     steps = [_step(graph, op, names[op.name], weights) for op in graph.ops]
     return Program(graph, plan(graph), size, tuple(steps))
+
+
+def check_constants(program: Program, board: Board) -> None:
+    """Raise BoardError where the core of ``board`` cannot reach all weights: LPM of an AVR reads the first 64 KiB of flash."""
+    constants = sum(step.weights.size for step in program.steps if step.weights is not None)
+    if board.core.startswith("avr") and constants > MAX_AVR_CONSTANTS:
+        raise BoardError(
+            f"weights must take at most {MAX_AVR_CONSTANTS} bytes on an AVR, but take {constants}; search with a "
+            "smaller flash budget"
+        )
 
 
 def _step(graph: IntegerGraph, op: Op, name: str, network: Mapping[str, EncodedWeights]) -> Step:

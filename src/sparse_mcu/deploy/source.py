@@ -26,3 +26,14 @@ class CSource:
         header.write_text(self.header, encoding="utf-8")
         source.write_text(self.source, encoding="utf-8")
         return header, source
+
+    @property
+    def main_options(self) -> tuple[str, ...]:
+        """Compiler options that tell a main program around the model its names: see c/host_main.c."""
+        macros = self.name.upper()
+        return (
+            f"-DMODEL_INPUT={self.name}_input",
+            f"-DMODEL_RUN={self.name}_run",
+            f"-DINPUT_BYTES={macros}_INPUT_SIZE",
+            f"-DCLASSES={macros}_CLASSES",
+        )

@@ -1,0 +1,112 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparse_mcu.deploy.boards import board
+from sparse_mcu.deploy.kernel_costs import kernel_costs
+from sparse_mcu.deploy.predict import flash_bytes
+from sparse_mcu.deploy.program import check_constants, lower
+from sparse_mcu.errors import BoardError
+from sparse_mcu.quant.graph import INPUT, Conv2d, IntegerGraph, MaxPool2d, TensorType
+from sparse_mcu.quant.random_graph import random_graph
+from sparse_mcu.quant.verify import GraphError
+
+
+def fully_connected(name: str, source: str, shape: tuple[int, int, int], classes: int = 2) -> Conv2d:
+    ones, shifts = np.ones(classes, np.int32), np.full(classes, 8, np.int32)
+    return Conv2d(name, (source,), np.ones((classes, *shape), np.int8), ones, ones, shifts)
+
+
+def pooled(shape: tuple[int, int, int], *names: str) -> IntegerGraph:
+    """Pools of 1x1 with these names, then logits."""
+    tensors = {INPUT: TensorType(shape, "uint8", 1.0)}
+    ops: list[MaxPool2d | Conv2d] = []
+    for name in names:
+        ops.append(MaxPool2d(name, (list(tensors)[-1],), (1, 1)))
+        tensors[name] = TensorType(shape, "uint8", 1.0)
+    ops.append(fully_connected("logits", list(tensors)[-1], shape))
+    return IntegerGraph(tuple(ops), tensors | {"logits": TensorType((1, 1, 2), "int16", 1.0)})
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_program_has_a_step_for_each_operation_and_every_kernel_that_it_calls(seed: int) -> None:
+    graph = random_graph(np.random.default_rng(seed))
+    program = lower(graph, None)
+    assert [step.op for step in program.steps] == list(graph.ops)
+    for step in program.steps:
+        assert set(step.kernels) <= set(program.kernels)
+        assert (step.weights is not None) == hasattr(step.op, "weights")
+    assert len({step.name for step in program.steps}) == len(program.steps)
+
+
+def test_operations_may_be_called_anything() -> None:
+    names = ["a.b", "a_b", "a/b", "a b_2", "été", "*/", "", "int"]
+    program = lower(pooled((2, 2, 1), *names), None)
+    identifiers = [step.name for step in program.steps]
+    assert len(set(identifiers)) == len(names) + 1
+    assert all(re.fullmatch(r"[A-Za-z0-9_]+", identifier) for identifier in identifiers)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_known_costs_never_make_a_program_larger(seed: int) -> None:
+    """Layer by layer the smallest encoding may bring a kernel that takes more than it saves."""
+    graph = random_graph(np.random.default_rng(seed))
+    costs = kernel_costs(board("arduino-uno"))
+    assert flash_bytes(lower(graph, costs), costs) <= flash_bytes(lower(graph, None), costs)
+
+
+def test_a_second_encoding_must_save_more_than_its_kernel_takes() -> None:
+    graph = pooled((16, 16, 1))
+    costs = kernel_costs(board("arduino-uno"))
+    dense_only = lower(graph, costs)
+    assert "rows_bitmap" not in dense_only.kernels
+    (logits,) = graph.ops
+    assert isinstance(logits, Conv2d)
+    for zeros, kept in ((0, "dense"), (250, "bitmap")):
+        weights = logits.weights.copy()
+        weights.reshape(2, -1)[:, :zeros] = 0
+        sparse = IntegerGraph((dataclasses.replace(logits, weights=weights),), graph.tensors)
+        assert lower(sparse, costs).steps[0].kernels[1] == f"rows_{kept}"
+
+
+def test_a_tensor_too_large_for_the_kernels_is_named() -> None:
+    with pytest.raises(BoardError, match=r"input has 65536"):
+        lower(pooled((256, 256, 1)), None)
+    assert lower(pooled((255, 257, 1)), None).steps[0].weights is not None
+
+
+def test_a_padded_row_too_large_for_the_kernels_is_named() -> None:
+    one = np.ones(2, np.int32)
+    wide = Conv2d(
+        "wide", (INPUT,), np.ones((2, 1, 40000, 1), np.int8), one, one, np.full(2, 20, np.int32), padding=(0, 39999, 0, 0)
+    )
+    graph = IntegerGraph(
+        (wide, fully_connected("logits", "wide", (1, 30000, 2))),
+        {
+            INPUT: TensorType((1, 30000, 1), "uint8", 1.0),
+            "wide": TensorType((1, 30000, 2), "uint8", 1.0),
+            "logits": TensorType((1, 1, 2), "int16", 1.0),
+        },
+    )
+    with pytest.raises(BoardError, match=r"wide has 69999"):
+        lower(graph, None)
+
+
+def test_a_graph_that_breaks_a_rule_is_not_lowered() -> None:
+    graph = pooled((2, 2, 1))
+    with pytest.raises(GraphError):
+        lower(IntegerGraph(graph.ops, graph.tensors | {"logits": TensorType((1, 1, 2), "uint8", 1.0)}), None)
+
+
+def test_weights_that_an_avr_cannot_address_are_counted() -> None:
+    graph = pooled((200, 200, 1))
+    program = lower(graph, None)
+    check_constants(program, board("nucleo-f446"))
+    with pytest.raises(BoardError, match=r"80008"):
+        check_constants(program, board("arduino-mega"))
