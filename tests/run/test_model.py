@@ -37,7 +37,7 @@ def test_export_goes_into_the_run_unless_told_otherwise(finished: Run) -> None:
 
 
 def test_an_unknown_format_is_refused(finished: Run) -> None:
-    with pytest.raises(UserError, match="no export format is called 'C'; did you mean c"):
+    with pytest.raises(UserError, match="no export format is called 'C'; known: c"):
         finished.best().export(format="C")
 
 

@@ -4,6 +4,8 @@ The names below are imported when first used: reading a ledger needs no PyTorch,
 """
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,3 +40,13 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+class _Room(types.ModuleType):
+    """Lets ``sparse_mcu.search(...)`` start a run although ``sparse_mcu.search`` is this room."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return importlib.import_module("sparse_mcu.run").search(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Room
