@@ -27,6 +27,7 @@ from sparse_mcu.space.layers import Layer
 # Larger than PyTorch's 1e-5: a channel that is almost constant on few images is not blown up by 1/sqrt(variance).
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.1
+KEPT_MARGIN = 1e-3  # of log α below the threshold, for rounding must not carry it over
 
 
 class FixedLayer(nn.Module):
@@ -179,8 +180,7 @@ def _keep(mean: Tensor | None, log_variance: Tensor | None, mask: Tensor | None,
     """Bring log α to the threshold where ``mask`` is 1 and the mean has moved so far that it is above."""
     if mean is None or log_variance is None or mask is None:
         return
-    margin = 1e-3  # rounding must not carry log α over the threshold again
-    largest = torch.log(mean.square() + SQUARE_FLOOR) + threshold - margin
+    largest = torch.log(mean.square() + SQUARE_FLOOR) + threshold - KEPT_MARGIN
     log_variance.copy_(torch.where(mask > 0, torch.minimum(log_variance, largest), log_variance))
 
 

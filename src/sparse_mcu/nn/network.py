@@ -89,6 +89,10 @@ class Network(nn.Module):
 
     def fold(self) -> FoldedNetwork:
         """Return the pruned network in eval mode as plain arrays: scales and batch norm are folded into weights and biases."""
+        return self.fold_layers()
+
+    def fold_layers(self) -> FoldedNetwork:
+        """Return every layer folded, at its full size."""
         return tuple(op.fold() for op in self.operations if isinstance(op, WeightedLayer | FixedLayer))
 
     def weights(self) -> Weights:

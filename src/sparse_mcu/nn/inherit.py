@@ -1,0 +1,290 @@
+"""A child begins with what its parent learnt: one mechanism for all morphs.
+
+Layers are matched (``align``); every channel of the child gets an origin, a channel of the parent or none (NEW); then weights
+are copied along the origins. A new channel has fresh weights in its rows and zeros in the columns of those that read it, a new
+tap of a kernel is zero, a new layer passes on what it reads, a new summand is zero: so a wider, deeper child with larger kernels
+computes exactly what its parent does. Of a narrowed layer the channels stay that move the output most.
+
+O, I: output and input channels; KH, KW: kernel. All weights here are (O, I, KH, KW), a linear layer's kernel is its whole map.
+
+References: Chen, Goodfellow, Shlens, "Net2Net", ICLR 2016; Wei, Wang, Rui, Chen, "Network morphism", ICML 2016.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparse_mcu.errors import ArchitectureError
+from sparse_mcu.nn.align import match
+from sparse_mcu.nn.folded import FoldedNetwork
+from sparse_mcu.nn.modules import BATCH_NORM_EPSILON, KEPT_MARGIN, WeightedLayer
+from sparse_mcu.nn.network import Network, Weights
+from sparse_mcu.nn.spaces import channel_spaces
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR
+from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.layers import INPUT, Layer
+
+NEW = -1
+FloatArray = npt.NDArray[np.floating]
+IntArray = npt.NDArray[np.intp]
+Parts = dict[str, FloatArray]  # of one layer, by their names in WeightedLayer
+
+
+def inherit(child: Network, architecture: Architecture, weights: Weights) -> None:
+    """Give ``child`` the weights, statistics and posteriors of a trained parent.
+
+    Raises ArchitectureError where the two do not read the same input and tell the same number of classes.
+    """
+    ours = child.architecture
+    if (ours.input_shape, ours.classes) != (architecture.input_shape, architecture.classes):
+        raise ArchitectureError(
+            f"a child must have its parent's input and classes, but {ours.input_shape}, {ours.classes} "
+            f"are not {architecture.input_shape}, {architecture.classes}"
+        )
+    parent = Network(architecture, seed=0)
+    parent.load(weights)
+    child.load(_Inheritance(child, parent).weights())
+
+
+class _Inheritance:
+    """The child's weights, from its own fresh ones and the parent's."""
+
+    def __init__(self, child: Network, parent: Network) -> None:
+        self.child, self.fresh = child, child.weights()
+        self.matched = match(child.architecture, parent.architecture)
+        self.parents = {layer.layer.name: layer for layer in parent.weighted()}
+        self.parent_spaces = channel_spaces(parent.layers)
+        self.spaces = channel_spaces(child.layers)
+        self.origins = _origins(child.layers, self.spaces, self.matched, parent)
+        self.ends = {layer.inputs[-1] for layer in child.layers if layer.op == "add"}
+
+    def weights(self) -> Weights:
+        """Return all parts of all layers, for ``child.load``."""
+        result = {}
+        for module in self.child.weighted():
+            name = module.layer.name
+            fresh = {part: self.fresh[f"{name}.{part}"] for part in module.state_dict()}
+            parts = self._inherited(module, fresh) if name in self.matched else self._added(module, fresh)
+            result.update({f"{name}.{part}": value.astype(np.float32) for part, value in parts.items()})
+        return result
+
+    def _inherited(self, module: WeightedLayer, fresh: Parts) -> Parts:
+        """Return the parts of a layer that lives on."""
+        layer = module.layer
+        parent = self.parents[self.matched[layer.name]]
+        twin = parent.layer
+        parts = _converted(parent, module)
+        rows = self._channels(layer.name, twin.name, layer.out_shape[0], twin.out_shape[0])
+        columns = np.zeros(1, dtype=np.intp)  # a depthwise layer's kernels have one column, their rows are their channels
+        if layer.op != "depthwise":
+            columns = self._channels(layer.inputs[0], twin.inputs[0], layer.in_shape[0], twin.in_shape[0])
+        result = {}
+        for part, value in parts.items():
+            if part in ("weight", "log_variance"):
+                fill = 0.0 if part == "weight" else INITIAL_LOG_VARIANCE
+                resized = _resized(layer, twin, value, fill)
+                result[part] = _gathered(resized, rows, columns, _four(layer, fresh[part]), fill).reshape(fresh[part].shape)
+            else:
+                result[part] = np.where(rows == NEW, fresh[part], value[rows])
+        _stay(result, module)
+        return result
+
+    def _added(self, module: WeightedLayer, fresh: Parts) -> Parts:
+        """Return the parts of a layer that the parent does not have: zero as a summand, else the identity where it can be."""
+        layer = module.layer
+        origin, before = (self.origins[self.spaces[name]] for name in (layer.name, layer.inputs[0]))
+        if origin.space is None:
+            return fresh
+        if layer.op == "linear" or layer.name in self.ends:  # something else already tells what the sum is
+            return fresh | {"weight": np.zeros_like(fresh["weight"])}
+        if origin.space != before.space:
+            return fresh
+        weight = np.zeros(fresh["weight"].shape)
+        centre = _centre(layer.kernel)
+        same = origin.channels[:, None] == (before.channels[None, :] if layer.op == "conv" else origin.channels[:, None])
+        weight[:, :, *centre] = same
+        weight = np.where(_column(origin.channels == NEW, weight), fresh["weight"], weight)
+        parts = fresh | {"weight": weight}
+        if "gamma" in parts:  # with the statistics 0 and 1 of a fresh layer
+            parts["gamma"] = np.where(origin.channels == NEW, fresh["gamma"], math.sqrt(1.0 + BATCH_NORM_EPSILON))
+        return parts
+
+    def _channels(self, tensor: str, parents_tensor: str, count: int, parents_count: int) -> IntArray:
+        """Return the origin in the parent's tensor of each channel of the child's; by position where they are unrelated."""
+        origin = self.origins[self.spaces[tensor]]
+        if origin.space == self.parent_spaces[parents_tensor]:
+            return origin.channels
+        return np.where(np.arange(count) < parents_count, np.arange(count), NEW)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where the channels of a space come from: a space of the parent (None: nowhere), and one of its channels or NEW for each."""
+
+    space: str | None
+    channels: IntArray
+
+
+def _origins(layers: Sequence[Layer], spaces: dict[str, str], matched: dict[str, str], parent: Network) -> dict[str, _Origin]:
+    """Return the origin of every space of the child."""
+    parent_spaces = channel_spaces(parent.layers)
+    parent_layers = {layer.name: layer for layer in parent.layers}
+    importance = _Importance(parent.fold_layers(), parent_spaces)
+    origins = {INPUT: _Origin(INPUT, np.arange(parent.architecture.input_shape[0]))}
+    for layer in layers:
+        space, count = spaces[layer.name], layer.out_shape[0]
+        if space in origins:
+            continue
+        twins = [matched[other.name] for other in layers if spaces[other.name] == space and other.name in matched]
+        if twins:
+            source = _Origin(parent_spaces[twins[0]], np.arange(parent_layers[twins[0]].out_shape[0]))
+        elif layer.op == "linear":
+            source = _Origin(None, np.empty(0, dtype=np.intp))
+        else:
+            source = origins[spaces[layer.inputs[0]]]
+        origins[space] = _Origin(source.space, _chosen(source, count, importance))
+    return origins
+
+
+def _chosen(source: _Origin, count: int, importance: "_Importance") -> IntArray:
+    """Return ``count`` of the channels of ``source``: all and NEW ones, or the most important in their order."""
+    missing = count - len(source.channels)
+    if missing >= 0:
+        return np.append(source.channels, np.full(missing, NEW)).astype(np.intp)
+    assert source.space is not None
+    worth = np.where(source.channels == NEW, -np.inf, importance.of(source.space)[source.channels])
+    return source.channels[np.sort(np.argsort(-worth, kind="stable")[:count])]
+
+
+@dataclass(slots=True)
+class _Importance:
+    """How much the channels of the parent move what follows them: magnitude of what writes times magnitude of what reads them."""
+
+    folded: FoldedNetwork
+    spaces: dict[str, str]
+    known: dict[str, FloatArray] = field(default_factory=dict)
+
+    def of(self, space: str) -> FloatArray:
+        """Return the importance of the channels of ``space``; (C,)."""
+        if space not in self.known:
+            self.known[space] = self._computed(space)
+        return self.known[space]
+
+    def _computed(self, space: str) -> FloatArray:
+        written = read = 0.0
+        between = 1.0
+        for folded in self.folded:
+            layer = folded.layer
+            if folded.weight is None:
+                continue
+            magnitude = np.abs(_four(layer, folded.weight)).sum(axis=(2, 3))
+            if layer.op == "depthwise":
+                between = between * magnitude[:, 0] if self.spaces[layer.name] == space else between
+                continue
+            written = written + magnitude.sum(1) if self.spaces[layer.name] == space else written
+            read = read + magnitude.sum(0) if self.spaces[layer.inputs[0]] == space else read
+        return np.asarray(written * between * read)
+
+
+def _converted(parent: WeightedLayer, child: WeightedLayer) -> Parts:
+    """Return the parent's layer in the child's parts, at the parent's shape (weights as (O, I, KH, KW)); it computes the same.
+
+    Pruned weights are 0. Scales go into the batch norm, and that into the weights, where the child has none.
+    """
+    parts = {part: tensor.double().numpy() for part, tensor in parent.state_dict().items()}
+    with torch.no_grad():
+        weight = parent.effective_weight().double().numpy()
+        scale = None if parent.scale is None else parent.effective_scale(parent.scale).double().numpy()
+    log_variance = parts.get("log_variance", np.full(weight.shape, INITIAL_LOG_VARIANCE))
+    norm = _norm(parts)
+    if scale is not None and child.scale is None:
+        norm |= {"gamma": norm["gamma"] * scale, "beta": norm["beta"] * scale}
+    if child.bias is not None:
+        factor = norm["gamma"] / np.sqrt(norm["variance"] + BATCH_NORM_EPSILON)
+        norm = {"bias": norm["beta"] - norm["mean"] * factor}
+        weight = weight * _column(factor, weight)
+        log_variance = log_variance + 2 * np.log(np.abs(_column(factor, weight)) + SQUARE_FLOOR)  # keeps α
+    result = {"weight": _four(parent.layer, weight)} | norm
+    if child.log_variance is not None:
+        result["log_variance"] = _four(parent.layer, log_variance)
+    if child.scale is not None:
+        result["scale"] = np.ones(len(weight)) if scale is None else scale
+        result["scale_log_variance"] = parts.get("scale_log_variance", np.full(len(weight), INITIAL_LOG_VARIANCE))
+    return result
+
+
+def _norm(parts: Parts) -> Parts:
+    """Return the batch norm of a layer, or one that does what its bias does."""
+    if "gamma" in parts:
+        return {part: parts[part] for part in ("gamma", "beta", "mean", "variance")}
+    ones = np.ones_like(parts["bias"])
+    return {"gamma": ones * math.sqrt(1.0 + BATCH_NORM_EPSILON), "beta": parts["bias"], "mean": 0.0 * ones, "variance": ones}
+
+
+def _stay(parts: Parts, child: WeightedLayer) -> None:
+    """Shrink variances, in place, where a weight or channel that the parent has would leave by the child's threshold."""
+    pairs = [("scale", "scale_log_variance")] + ([("weight", "log_variance")] if child.sparse else [])
+    for mean, log_variance in pairs:
+        if log_variance in parts:
+            largest = np.log(parts[mean] ** 2 + SQUARE_FLOOR) + child.threshold - KEPT_MARGIN
+            parts[log_variance] = np.where(parts[mean] != 0, np.minimum(parts[log_variance], largest), parts[log_variance])
+
+
+def _gathered(values: FloatArray, rows: IntArray, columns: IntArray, fresh: FloatArray, fill: float) -> FloatArray:
+    """Return values[rows][:, columns] with ``fill`` in NEW columns and ``fresh`` in NEW rows."""
+    taken = values[rows][:, columns]
+    taken[:, columns == NEW] = fill
+    return np.where(_column(rows == NEW, taken), fresh, taken)
+
+
+def _resized(layer: Layer, twin: Layer, values: FloatArray, fill: float) -> FloatArray:
+    """Return (O, I, KH, KW) values of the parent's ``twin`` for the child's kernel: cropped or filled around the same centre.
+
+    A linear layer's map is resampled instead, each cell sharing its weight out to those that cover it: where a feature map is
+    constant over such cells the sums stay, and a global average and a linear layer become exactly one linear layer.
+    """
+    if layer.kernel == twin.kernel:
+        return values
+    if layer.op == "linear":
+        if fill:  # log variances
+            return np.full((*values.shape[:2], *layer.kernel), fill)
+        rows, columns = (_shares(new, old) for new, old in zip(layer.kernel, twin.kernel, strict=True))
+        return np.asarray(np.einsum("oihw,yh,xw->oiyx", values, rows, columns))
+    result = np.full((*values.shape[:2], *layer.kernel), fill)
+    pairs = zip(_centre(layer.kernel), _centre(twin.kernel), layer.kernel, twin.kernel, strict=True)
+    ours, theirs = zip(*(_overlap(c - p, new, old) for c, p, new, old in pairs), strict=True)
+    result[:, :, *ours] = values[:, :, *theirs]
+    return result
+
+
+def _overlap(shift: int, new: int, old: int) -> tuple[slice, slice]:
+    """Where ``old`` taps shifted by ``shift`` lie among ``new`` ones, and which of the old they are."""
+    start, stop = max(0, -shift), min(old, new - shift)
+    return slice(start + shift, stop + shift), slice(start, stop)
+
+
+def _shares(new: int, old: int) -> FloatArray:
+    """Return (new, old): the share of each of ``old`` equal cells of an interval that lies in each of ``new`` ones."""
+    edges, others = np.linspace(0, 1, new + 1), np.linspace(0, 1, old + 1)
+    start = np.maximum(edges[:-1, None], others[None, :-1])
+    stop = np.minimum(edges[1:, None], others[None, 1:])
+    return np.asarray(np.maximum(stop - start, 0.0) * old)
+
+
+def _centre(kernel: tuple[int, int]) -> tuple[int, int]:
+    """The tap that reads the output's own place, by the padding of ``space.layers``."""
+    return (kernel[0] - 1) // 2, (kernel[1] - 1) // 2
+
+
+def _four(layer: Layer, values: FloatArray) -> FloatArray:
+    """View weights as (O, I, KH, KW)."""
+    return values.reshape(len(values), -1, *layer.kernel)
+
+
+def _column(values: npt.NDArray[np.generic], like: FloatArray) -> npt.NDArray[np.generic]:
+    """Give (O,) values the dimensions of ``like``, to multiply or choose rows with."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
