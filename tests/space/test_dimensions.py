@@ -49,10 +49,10 @@ def test_quantiles_share_out_the_feasible_values() -> None:
     assert drawn == [4] * 50 + [8] * 50
 
 
-def test_the_plain_value_takes_its_share() -> None:
-    choice = Choice("stride", (1, 2, 3), (1, 2, 3), plain=0.8)
+def test_weights_share_out_the_feasible_values() -> None:
+    choice = Choice("stride", (1, 2, 3), (1, 2, 3), weights=(8.0, 1.0, 1.0))
     assert [choice.at(q) for q in quantiles(100)] == [1] * 80 + [2] * 10 + [3] * 10
-    assert dataclasses.replace(choice, feasible=(1,)).at(0.99) == 1
+    assert [choice.among((1, 3)).at(q) for q in quantiles(90)] == [1] * 80 + [3] * 10
     assert choice.at(np.nextafter(1, 0)) == 3
 
 
@@ -90,6 +90,13 @@ def test_a_fixed_value_is_no_dimension() -> None:
     fixed = dataclasses.replace(LIMITS, kinds=("regular",), training=TrainingLimits(epochs=(9, 9), methods=("none",)))
     names = {dimension.name for dimension in dimensions(fixed)}
     assert not names & {"block0.conv0.kind", "training.epochs", "training.pruning.method"}
+
+
+def test_no_value_is_ruled_out_by_its_weight() -> None:
+    for dimension in dimensions(LIMITS):
+        if isinstance(dimension, Choice) and dimension.weights:
+            assert len(dimension.weights) == len(dimension.values)
+            assert min(dimension.weights) > 0.02 * sum(dimension.weights)
 
 
 def test_every_value_is_feasible_before_the_walk() -> None:

@@ -5,10 +5,11 @@ which of its values can be built at that point, is said by ``suggest``'s walk.
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
+from typing import Any
 
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.space.limits import SpaceLimits
@@ -20,14 +21,14 @@ Value = bool | int | float | str
 class Choice:
     """One of ``values``; ``ordered`` where neighbours in the list are alike. ``feasible`` are those that can be built here.
 
-    ``plain`` is how likely a draw takes the first value where it is the usual one; None: all are as likely.
+    ``weights`` is how likely a draw takes each of ``values``, relative to the others; empty: all are as likely.
     """
 
     name: str
     values: tuple[Value, ...]
     feasible: tuple[Value, ...]
     ordered: bool = True
-    plain: float | None = None
+    weights: tuple[float, ...] = ()
 
     @property
     def is_fixed(self) -> bool:
@@ -36,15 +37,19 @@ class Choice:
 
     def among(self, feasible: tuple[Value, ...]) -> "Choice":
         """Return the same choice where only ``feasible`` can be built."""
-        return Choice(self.name, self.values, feasible, self.ordered, self.plain)
+        return Choice(self.name, self.values, feasible, self.ordered, self.weights)
 
     def at(self, quantile: float) -> Value:
         """Return the feasible value at ``quantile`` in [0, 1); a uniform quantile makes a random draw."""
-        if self.plain is None or len(self.feasible) == 1:
+        if not self.weights:
             return self.feasible[int(quantile * len(self.feasible))]
-        if quantile < self.plain:
-            return self.feasible[0]
-        return self.feasible[1 + int((quantile - self.plain) / (1 - self.plain) * (len(self.feasible) - 1))]
+        weights = dict(zip(self.values, self.weights, strict=True))
+        rest = quantile * sum(weights[value] for value in self.feasible)
+        for value in self.feasible[:-1]:
+            rest -= weights[value]
+            if rest < 0:
+                return value
+        return self.feasible[-1]
 
     def nearest(self, value: Value) -> Value:
         """Return the feasible value nearest to ``value``, the smaller of two; of unordered values the first.
@@ -125,43 +130,46 @@ def table(limits: SpaceLimits) -> Mapping[str, Dimension]:
     return MappingProxyType({dimension.name: dimension for dimension in _all(limits)})
 
 
+# How likely draws are. Every value stays possible; what small networks mostly look like is drawn more often, since a
+# chain of uniform draws rarely makes one that learns: a single stage of two channels or one pixel too early ruins it.
+
+
 def _all(limits: SpaceLimits) -> Iterator[Dimension]:
     """Every dimension that some walk can reach."""
-    yield from _pool("downsample", limits.downsamples, limits, plain=0.5)
+    yield from _pool("downsample", limits.downsamples, limits)
     yield _ordered("blocks", limits.blocks)
     for index in range(limits.blocks[-1]):
         yield from _block(limits, f"block{index}")
         if index < limits.blocks[-1] - 1:  # the last block is routed to the classifier in any case
-            yield _ordered(f"block{index}.branch", limits.branches)
-    yield _category("head.kind", limits.heads)
-    yield _ordered("head.hidden", limits.hidden)
+            yield _ordered(f"block{index}.branch", limits.branches, lambda on: 0.25 if on else 0.75)
+    yield _category("head.kind", limits.heads, lambda kind: 0.85 if kind == "flatten" else 0.15)
+    yield _ordered("head.hidden", limits.hidden, lambda units: 1.0 if units else 4.0)
     yield from _training(limits)
 
 
 def _block(limits: SpaceLimits, name: str) -> Iterator[Dimension]:
-    yield _ordered(f"{name}.convs", limits.convs)
+    yield _ordered(f"{name}.convs", limits.convs, lambda count: 1.0 / count)
     for index in range(limits.convs[-1]):
         yield from _conv(limits, f"{name}.conv{index}")
     if limits.convs[-1] > 1:
-        yield _ordered(f"{name}.residual", limits.residuals, plain=0.7)
+        yield _ordered(f"{name}.residual", limits.residuals, lambda on: 0.3 if on else 0.7)
     yield from _pool(f"{name}.pool", limits.pools, limits)
 
 
 def _conv(limits: SpaceLimits, name: str) -> Iterator[Dimension]:
-    # were every stride and padding as likely as any other, most maps would be one pixel after three convolutions
-    yield _category(f"{name}.kind", limits.kinds)
+    yield _category(f"{name}.kind", limits.kinds, {"regular": 3.0, "separable": 2.0, "reduced": 1.0}.__getitem__)
     if "reduced" in limits.kinds:
-        yield _ordered(f"{name}.reduced_channels", limits.reduced_channels)
-    yield _ordered(f"{name}.kernel", limits.kernels)
+        yield _ordered(f"{name}.reduced_channels", limits.reduced_channels, math.sqrt)
+    yield _ordered(f"{name}.kernel", limits.kernels, lambda size: {3: 4.0, 5: 2.0}.get(size, 1.0))
     if limits.kernels[-1] > 1:
-        yield _category(f"{name}.padding", limits.paddings, plain=0.75)
-    yield _ordered(f"{name}.stride", limits.strides, plain=0.8)
-    yield _ordered(f"{name}.channels", limits.channels)
-    yield _ordered(f"{name}.batch_norm", limits.batch_norms)
+        yield _category(f"{name}.padding", limits.paddings, lambda padding: 0.75 if padding == "same" else 0.25)
+    yield _ordered(f"{name}.stride", limits.strides, lambda stride: 1.0 / stride**2.5)
+    yield _ordered(f"{name}.channels", limits.channels, math.sqrt)
+    yield _ordered(f"{name}.batch_norm", limits.batch_norms, lambda on: 0.75 if on else 0.25)
 
 
-def _pool(name: str, windows: tuple[int, ...], limits: SpaceLimits, plain: float | None = None) -> Iterator[Dimension]:
-    yield _ordered(f"{name}.window", windows, plain=plain)
+def _pool(name: str, windows: tuple[int, ...], limits: SpaceLimits) -> Iterator[Dimension]:
+    yield _ordered(f"{name}.window", windows, lambda window: 1.0 / window)
     if windows[-1] > 1:
         yield _category(f"{name}.kind", limits.pool_kinds)
 
@@ -171,10 +179,10 @@ def _training(limits: SpaceLimits) -> Iterator[Dimension]:
     yield _category("training.optimiser", training.optimisers)
     yield Range("training.learning_rate", *training.learning_rate)
     yield _category("training.schedule", training.schedules)
-    yield _ordered("training.batch_size", training.batch_sizes)
+    yield _ordered("training.batch_size", training.batch_sizes, lambda size: 1.0 / size)
     yield Range("training.epochs", *training.epochs, integer=True)
     yield _ordered("training.weight_decay", training.weight_decays)
-    yield _ordered("training.dropout", training.dropouts)
+    yield _ordered("training.dropout", training.dropouts, lambda share: 1.0 if share else 2.0)
     yield _category("training.pruning.method", training.methods)
     if training.methods != ("none",):
         yield Range("training.pruning.strength", *training.strength)
@@ -182,9 +190,9 @@ def _training(limits: SpaceLimits) -> Iterator[Dimension]:
         yield _ordered("training.pruning.threshold", training.thresholds)
 
 
-def _ordered(name: str, values: tuple[Value, ...], plain: float | None = None) -> Choice:
-    return Choice(name, values, values, plain=plain)
+def _ordered(name: str, values: tuple[Any, ...], weight: Callable[[Any], float] | None = None) -> Choice:
+    return Choice(name, values, values, weights=() if weight is None else tuple(map(weight, values)))
 
 
-def _category(name: str, values: tuple[Value, ...], plain: float | None = None) -> Choice:
-    return Choice(name, values, values, ordered=False, plain=plain)
+def _category(name: str, values: tuple[Any, ...], weight: Callable[[Any], float] | None = None) -> Choice:
+    return replace(_ordered(name, values, weight), ordered=False)

@@ -27,13 +27,13 @@ WEIGHTS_PER_FLASH_BYTE = 2  # dense weights that may be trained per byte of flas
 class TrainingLimits:
     """Values of θ. ``learning_rate``, ``epochs`` and ``strength`` are ranges (lowest, highest), searched by their logarithm."""
 
-    learning_rate: tuple[float, float] = (1e-3, 3e-2)
+    learning_rate: tuple[float, float] = (3e-3, 5e-2)
     epochs: tuple[int, int] = (10, 60)
-    strength: tuple[float, float] = (1e-2, 1.0)
+    strength: tuple[float, float] = (5e-2, 3.0)
     optimisers: tuple[Literal["adam", "sgd"], ...] = ("adam",)
     schedules: tuple[Literal["cosine", "constant"], ...] = ("cosine",)
-    batch_sizes: tuple[int, ...] = (16, 32, 64, 128)
-    weight_decays: tuple[float, ...] = (0.0, 1e-5, 1e-4, 1e-3)
+    batch_sizes: tuple[int, ...] = (32, 64, 128)
+    weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3)
     dropouts: tuple[float, ...] = (0.0, 0.1, 0.2)
     methods: tuple[Literal["none", "unstructured", "structured", "both"], ...] = ("unstructured", "structured", "both")
     warmups: tuple[float, ...] = (0.3,)
