@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.inherit import inherit
+from sparse_mcu.nn.modules import KEPT_MARGIN
 from sparse_mcu.nn.network import Network
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 from sparse_mcu.space.limits import SpaceLimits
@@ -140,7 +141,7 @@ def test_an_equal_child_has_its_parents_posterior(random_architecture, trained_n
     child = child_of(parent, parent.architecture)
     for name, value in parent.weights().items():
         if "log_variance" in name:
-            np.testing.assert_array_equal(child.weights()[name], value)
+            np.testing.assert_allclose(child.weights()[name], value, atol=2 * KEPT_MARGIN)
 
 
 def two_layers(width, **conv):
@@ -181,20 +182,16 @@ def test_narrowing_drops_whole_maps_from_a_flattened_linear_layer():
 
 
 def test_narrowing_is_consistent_over_a_residual_sum():
-    def network(width):
-        convs = tuple(Conv("regular", (3, 3), width, batch_norm=False) for _ in range(3))
+    def network(*widths):
+        convs = tuple(Conv("regular", (3, 3), width, batch_norm=False) for width in widths)
         return Architecture((1, 6, 6), 2, (Block(convs, residual=True),), training=Training(pruning=Pruning("none")))
 
-    parent = Network(network(6), seed=0)
+    parent = Network(network(6, 6, 6), seed=0)
     weights = parent.weights()
     for part in ("block0.conv0.weight", "block0.conv2.weight"):
         weights[part][[1, 2]] = 0  # these channels are 0 on both sides of the sum
     parent.load(weights)
-    smaller = replace(
-        network(6).blocks[0],
-        convs=tuple(replace(c, channels=w) for c, w in zip(network(6).blocks[0].convs, (4, 6, 4), strict=True)),
-    )
-    child = child_of(parent, replace(network(6), blocks=(smaller,)))
+    child = child_of(parent, network(4, 6, 4))
     np.testing.assert_allclose(logits(child, 0), logits(parent, 0), atol=1e-5)
 
 
@@ -217,7 +214,7 @@ def test_new_weights_are_certain_and_inherited_ones_as_certain_as_before(trained
     child = child_of(parent, network(6))
     inherited, before = child.weights()["block0.conv0.log_variance"], parent.weights()["block0.conv0.log_variance"]
     np.testing.assert_allclose(inherited[:4], before, atol=1e-6)
-    assert (inherited[4:] == -10).all()
+    assert (inherited[4:] <= -10).all()
 
 
 def test_a_child_that_reads_other_inputs_is_refused():
