@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparse_mcu.errors import ArchitectureError
+from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedNetwork
 from sparse_mcu.nn.modules import FixedLayer, WeightedLayer
 from sparse_mcu.nn.variational import LARGEST_LOG_ALPHA, Noise, log_alpha, log_uniform_kl, standard_normal_kl
@@ -88,8 +89,8 @@ class Network(nn.Module):
         return sum(int(np.count_nonzero(folded.weight)) for folded in self.fold() if folded.weight is not None)
 
     def fold(self) -> FoldedNetwork:
-        """Return the pruned network in eval mode as plain arrays: scales and batch norm are folded into weights and biases."""
-        return self.fold_layers()
+        """Return the pruned network in eval mode as plain arrays: scales and batch norm folded, superfluous channels left out."""
+        return compact(self.fold_layers())
 
     def fold_layers(self) -> FoldedNetwork:
         """Return every layer folded, at its full size."""
