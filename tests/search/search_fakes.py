@@ -11,6 +11,7 @@ from sparse_mcu.data.dataset import Dataset, Split
 from sparse_mcu.errors import TrainingError
 from sparse_mcu.quant.graph import Conv2d, IntegerGraph, TensorType
 from sparse_mcu.search.candidate import Candidate, Evaluation
+from sparse_mcu.search.stages import with_stages
 from sparse_mcu.search.workers import TrainingData
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
@@ -18,7 +19,8 @@ from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.memory import peak_activations
 
 RAM_BYTES, FLASH_BYTES = 1024, 8192
-LIMITS = SpaceLimits.for_input((1, 8, 8), 10, RAM_BYTES, FLASH_BYTES)
+IMAGES = 1000  # of the training split that stages reckon with
+LIMITS = with_stages(SpaceLimits.for_input((1, 8, 8), 10, RAM_BYTES, FLASH_BYTES), IMAGES)
 
 
 def objectives(architecture: Architecture) -> dict[str, float]:

@@ -3,7 +3,7 @@ from collections.abc import Mapping
 import numpy as np
 import optuna
 import pytest
-from search_fakes import FLASH_BYTES, LIMITS, RAM_BYTES, objectives
+from search_fakes import FLASH_BYTES, IMAGES, LIMITS, RAM_BYTES, objectives
 
 from sparse_mcu.errors import BudgetError
 from sparse_mcu.search import records
@@ -12,7 +12,7 @@ from sparse_mcu.search.objectives import MINIMISED, Budget
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.records import TrialRecord, record
 from sparse_mcu.search.sampler import QUASI_TRIALS, SparseSampler
-from sparse_mcu.search.stages import EXPLORE, MORPH, REFINE, epochs_of
+from sparse_mcu.search.stages import EXPLORE, MORPH, REFINE, trained_for
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.suggest import contains, suggest
@@ -30,7 +30,7 @@ class Session:
 
     def __init__(self, seed: int, trials: int = TRIALS, shortfall=fits) -> None:
         self.trials, self.begun = trials, 0
-        self.sampler = SparseSampler(LIMITS, BUDGET, seed, lambda: self.begun / self.trials, shortfall)
+        self.sampler = SparseSampler(LIMITS, BUDGET, IMAGES, seed, lambda: self.begun / self.trials, shortfall)
         self.study = optuna.create_study(directions=["minimize"] * 3, sampler=self.sampler)
 
     def ask(self) -> tuple[optuna.Trial, Architecture]:
@@ -71,7 +71,8 @@ def test_stages_follow_the_budget_and_set_the_epochs(trials: list[TrialRecord]) 
         used = trial.number / TRIALS
         stage = EXPLORE if used < EXPLORE.until else MORPH if used < MORPH.until else REFINE
         assert trial.stage == stage.name
-        assert trial.architecture is not None and trial.architecture.training.epochs == epochs_of(stage, LIMITS)
+        assert trial.architecture is not None
+        assert trial.architecture == trained_for(trial.architecture, stage.steps, IMAGES)
 
 
 def test_explored_candidates_start_from_scratch_and_others_from_a_complete_trial(trials: list[TrialRecord]) -> None:
@@ -106,7 +107,7 @@ def test_a_resumed_search_proposes_what_it_would_have_proposed(trials: list[Tria
     for number in range(QUASI_TRIALS + 3):
         if number >= QUASI_TRIALS:
             begun = session.begun
-            session.study.sampler = SparseSampler(LIMITS, BUDGET, 0, lambda begun=begun: begun / TRIALS, fits)
+            session.study.sampler = SparseSampler(LIMITS, BUDGET, IMAGES, 0, lambda begun=begun: begun / TRIALS, fits)
         trial, architecture = session.ask()
         assert architecture == trials[number].architecture
         session.tell(trial, architecture)

@@ -1,26 +1,54 @@
 import pytest
-from search_fakes import LIMITS
+from search_fakes import IMAGES, LIMITS
 
-from sparse_mcu.search.stages import EXPLORE, MORPH, REFINE, STAGES, epochs_of, stage_at, with_epochs
+from sparse_mcu.search.stages import (
+    EXPLORE,
+    FEWEST_EPOCHS,
+    MORPH,
+    REFINE,
+    STAGES,
+    Stage,
+    stage_at,
+    steps_of,
+    trained_for,
+    with_stages,
+)
+from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.suggest import contains, suggest
+
+ARCHITECTURE = suggest(LIMITS, lambda dimension: dimension.at(0.4))
 
 
 @pytest.mark.parametrize(
     ("used", "stage"), [(0.0, EXPLORE), (EXPLORE.until, MORPH), (MORPH.until, REFINE), (1.0, REFINE), (1.7, REFINE)]
 )
-def test_a_stage_lasts_until_its_share_is_used(used: float, stage: object) -> None:
+def test_a_stage_lasts_until_its_share_is_used(used: float, stage: Stage) -> None:
     assert stage_at(used) is stage
 
 
-def test_children_train_for_fewer_epochs_and_the_refined_for_most() -> None:
-    fewest, most = LIMITS.training.epochs
-    epochs = {stage.name: epochs_of(stage, LIMITS) for stage in STAGES}
-    assert fewest <= epochs["morph"] < epochs["explore"] < epochs["refine"] == most
+def test_children_train_least_and_the_refined_most() -> None:
+    assert MORPH.steps < EXPLORE.steps < REFINE.steps
 
 
-def test_epochs_change_nothing_else_and_stay_within_the_limits() -> None:
-    architecture = suggest(LIMITS, lambda dimension: dimension.at(0.4))
+@pytest.mark.parametrize("images", [IMAGES, 60_000])
+@pytest.mark.parametrize("quantile", [0.0, 0.5, 0.99])
+def test_stages_stay_within_their_limits_and_change_nothing_but_epochs(images: int, quantile: float) -> None:
+    limits = with_stages(LIMITS, images)
+    drawn = suggest(limits, lambda dimension: dimension.at(quantile if "batch" in dimension.name else 0.4))
     for stage in STAGES:
-        changed = with_epochs(architecture, epochs_of(stage, LIMITS))
-        assert contains(LIMITS, changed)
-        assert with_epochs(changed, architecture.training.epochs) == architecture
+        trained = trained_for(drawn, stage.steps, images)
+        assert contains(limits, trained)
+        assert trained_for(trained, steps_of(drawn, images), images) == drawn
+
+
+def test_epochs_make_up_the_steps_to_half_an_epoch() -> None:
+    for stage in STAGES:
+        steps = steps_of(trained_for(ARCHITECTURE, stage.steps, IMAGES), IMAGES)
+        assert abs(steps - stage.steps) <= 0.5 * IMAGES / ARCHITECTURE.training.batch_size
+
+
+def test_a_large_data_set_is_still_seen_more_than_once() -> None:
+    def epochs(architecture: Architecture) -> int:
+        return architecture.training.epochs
+
+    assert epochs(trained_for(ARCHITECTURE, MORPH.steps, images=10**7)) == FEWEST_EPOCHS

@@ -15,13 +15,21 @@ Weights = dict[str, npt.NDArray[np.float32]]  # as nn.Network.weights returns th
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Parent:
+    """A trained network that a candidate begins with."""
+
+    architecture: Architecture
+    weights: Weights
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A network to train, prune, quantise and measure for ``board``; ``seed`` decides all that is random in it."""
 
     architecture: Architecture
     board: Board
     seed: int
-    parent: Weights | None = None  # to begin with; None: from scratch
+    parent: Parent | None = None  # None: from scratch
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,6 +11,7 @@ import numpy as np
 
 from sparse_mcu.cost import cost
 from sparse_mcu.data.dataset import Split
+from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
 from sparse_mcu.nn.train import TrainingLog, train
@@ -29,9 +30,9 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     """
     network = Network(candidate.architecture, candidate.seed)
     if candidate.parent is not None:
-        inherit(network, candidate.parent)
+        inherit(network, candidate.parent.architecture, candidate.parent.weights)
     training_log = train(network, data.train.images, data.train.labels, seed=candidate.seed, device=device, deadline=deadline)
-    graph = quantise(network.fold(), data.train.images)
+    graph = quantise(compact(network.fold()), data.train.images)
     objectives = {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board))}
     return Evaluation(objectives, graph, network.weights(), _log(training_log))
 

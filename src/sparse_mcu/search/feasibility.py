@@ -1,7 +1,8 @@
-"""What is known of a network's bytes before it is trained, so that what cannot fit is never trained.
+"""What a network's bytes must be before it is trained, so that what cannot fit is not trained.
 
-Unstructured pruning leaves every feature map as it is: RAM is then known exactly, and flash is at least what is left when every
-weight is gone. Structured pruning may remove any channel, so nothing is known that way.
+Without structured pruning the feature maps stay as they are: RAM is that of the dense network (single weights that leave may by
+chance empty a channel, which is not to be counted on), and flash is at least what is left when every weight is gone. Structured
+pruning may remove any channel, so nothing is known.
 """
 
 from dataclasses import dataclass

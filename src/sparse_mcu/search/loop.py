@@ -15,15 +15,16 @@ import torch
 
 from sparse_mcu.data.dataset import Dataset
 from sparse_mcu.errors import SparseMcuError, UserError
-from sparse_mcu.search.candidate import Candidate, Evaluation
+from sparse_mcu.search.candidate import Candidate, Evaluation, Parent
 from sparse_mcu.search.evaluation import evaluate
 from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.ledger import Ledger
 from sparse_mcu.search.objectives import MINIMISED
 from sparse_mcu.search.options import Progress, SearchOptions
 from sparse_mcu.search.pareto import hypervolume
+from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.sampler import SparseSampler
-from sparse_mcu.search.stages import stage_at
+from sparse_mcu.search.stages import stage_at, with_stages
 from sparse_mcu.search.workers import Evaluate, Finished, Workers
 from sparse_mcu.space.limits import SpaceLimits
 
@@ -69,9 +70,11 @@ class _Session:
     ) -> None:
         self._options, self._ledger, self._observer, self._workers = options, ledger, observer, workers
         budget = options.budget
-        self._limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, budget.ram_bytes, budget.flash_bytes)
+        images = len(dataset.train)
+        limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, budget.ram_bytes, budget.flash_bytes)
+        self._limits = with_stages(limits, images)
         feasibility = Feasibility(options.board, budget)
-        ledger.study.sampler = SparseSampler(self._limits, budget, options.seed, self._used, feasibility.shortfall)
+        ledger.study.sampler = SparseSampler(self._limits, budget, images, options.seed, self._used, feasibility.shortfall)
         self._start = start - ledger.seconds_used  # earlier sessions count as if they had just been
         self._deadline = None if options.seconds is None else self._start + options.seconds
         earlier = ledger.records()
@@ -103,11 +106,17 @@ class _Session:
         """Give every idle worker a candidate, while the budget allows."""
         while self._workers.idle and self._may_start():
             record = self._ledger.ask(self._limits)
-            assert record.architecture is not None
-            parent = None if record.parent is None else self._ledger.weights(record.parent)
-            seed = int(np.random.SeedSequence((self._options.seed, record.number)).generate_state(1)[0])
-            candidate = Candidate(record.architecture, self._options.board, seed, parent)
-            self._workers.submit(record.number, candidate, self._deadline)
+            self._workers.submit(record.number, self._candidate(record), self._deadline)
+
+    def _candidate(self, record: TrialRecord) -> Candidate:
+        assert record.architecture is not None
+        seed = int(np.random.SeedSequence((self._options.seed, record.number)).generate_state(1)[0])
+        if record.parent is None:
+            return Candidate(record.architecture, self._options.board, seed)
+        architecture = self._ledger.record(record.parent).architecture
+        assert architecture is not None
+        parent = Parent(architecture, self._ledger.weights(record.parent))
+        return Candidate(record.architecture, self._options.board, seed, parent)
 
     def _may_start(self) -> bool:
         if self._options.trials is not None:

@@ -25,7 +25,7 @@ from sparse_mcu.search.objectives import MINIMISED, Budget
 from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.pareto import non_dominated
 from sparse_mcu.search.records import TrialRecord
-from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, epochs_of, stage_at, with_epochs
+from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, stage_at, steps_of, trained_for
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
 from sparse_mcu.space.limits import SpaceLimits
@@ -52,24 +52,27 @@ class Proposal:
 class SparseSampler(BaseSampler):
     """Proposes the trials of a study over MINIMISED whose parameters walk Ω (``omega.choose_by``).
 
-    ``used`` tells the share of the search's budget that is used up, ``shortfall`` why an architecture can never fit, or None.
+    ``images``: number of them in the training split. ``used`` tells the share of the search's budget that is used up,
+    ``shortfall`` why an architecture cannot fit, or None.
     """
 
     def __init__(
         self,
         limits: SpaceLimits,
         budget: Budget,
+        images: int,
         seed: int,
         used: Callable[[], float],
         shortfall: Callable[[Architecture], Shortfall | None],
     ) -> None:
         self._limits = limits
         self._budget = budget
+        self._images = images
         self._seed = seed
         self._used = used
         self._shortfall = shortfall
         self._guide = Guide()
-        self._history = History(limits)
+        self._history = History(limits, images)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all dimensions that the limits leave open; a proposal sets those that its architecture has."""
@@ -106,7 +109,7 @@ class SparseSampler(BaseSampler):
             architecture = suggest(self._limits, functools.partial(_value_at, quantiles))
             if not fits(self._limits, architecture):
                 continue
-            architecture = with_epochs(architecture, epochs_of(stage, self._limits))
+            architecture = trained_for(architecture, stage.steps, self._images)
             shortfall = self._shortfall(architecture)
             if shortfall is None:
                 return Proposal(architecture)
@@ -132,25 +135,20 @@ class SparseSampler(BaseSampler):
         parents = [complete[i] for i in np.flatnonzero(candidates)[non_dominated(objectives[candidates])]]
         pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], objectives)
-        points = [self._point(proposal) for proposal in pool]
+        points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
         return (pool[i] for i in self._guide.rank(observed, points, region, rng))
 
     def _pool(self, stage: Stage, parents: list[TrialRecord], rng: np.random.Generator) -> Iterator[Proposal]:
-        epochs = epochs_of(stage, self._limits)
         for index in range(POOL):
             if stage is EXPLORE and index >= MORPHED_SHARE * POOL:
-                yield Proposal(with_epochs(sample(self._limits, rng), epochs))
+                yield Proposal(trained_for(sample(self._limits, rng), stage.steps, self._images))
                 continue
             parent = parents[rng.integers(len(parents))]
             assert parent.architecture is not None
             child = parent.architecture
             for _ in range(rng.integers(1, MAX_MORPHS + 1)):
                 _, child = morph(child, self._limits, rng, SMALL_MORPHS if stage is REFINE else MORPHS)
-            yield Proposal(with_epochs(child, epochs), None if stage is EXPLORE else parent.number)
-
-    def _point(self, proposal: Proposal) -> Point:
-        learnt = 0 if proposal.parent is None else self._history.learnt[proposal.parent]
-        return _point(self._limits, proposal.architecture, learnt)
+            yield Proposal(trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
 
 
 def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:
@@ -160,12 +158,13 @@ def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:
 class History:
     """The trials of a study as the sampler needs them: read again and again, so kept and only added to."""
 
-    def __init__(self, limits: SpaceLimits) -> None:
+    def __init__(self, limits: SpaceLimits, images: int) -> None:
         self._limits = limits
+        self._images = images
         self._read: set[int] = set()
         self.complete: list[TrialRecord] = []  # by number
         self.points: dict[int, Point] = {}  # of the complete trials
-        self.learnt: dict[int, int] = {}  # epochs behind the weights of a complete trial, its ancestors' included
+        self._steps: dict[int, float] = {}  # behind the weights of a complete trial, its ancestors' included
         self.tried: set[Architecture] = set()
 
     def read(self, study: Study) -> None:
@@ -182,16 +181,18 @@ class History:
         self.tried.add(record.architecture)
         if record.state != "complete":
             return
-        before = 0 if record.parent is None else self.learnt[record.parent]
-        self.points[record.number] = _point(self._limits, record.architecture, before)
-        self.learnt[record.number] = before + record.architecture.training.epochs
+        self.points[record.number] = self.point(record.architecture, record.parent)
+        self._steps[record.number] = self._steps_behind(record.architecture, record.parent)
         self.complete.append(record)
 
+    def point(self, architecture: Architecture, parent: int | None) -> Point:
+        """Encode ``architecture`` as if it were trained from scratch for all steps behind its weights, up to Ω's most."""
+        total = trained_for(architecture, self._steps_behind(architecture, parent), self._images)
+        most = trained_for(architecture, REFINE.steps, self._images)
+        return point(self._limits, min(total, most, key=lambda trained: trained.training.epochs))
 
-def _point(limits: SpaceLimits, architecture: Architecture, learnt: int) -> Point:
-    """Encode ``architecture`` as if trained from scratch for all the epochs that its weights will have seen, up to Ω's most."""
-    epochs = min(learnt + architecture.training.epochs, limits.training.epochs[1])
-    return point(limits, with_epochs(architecture, epochs))
+    def _steps_behind(self, architecture: Architecture, parent: int | None) -> float:
+        return steps_of(architecture, self._images) + (0.0 if parent is None else self._steps[parent])
 
 
 def _nothing_fits(budget: Budget, nearest: Shortfall | None) -> str:
