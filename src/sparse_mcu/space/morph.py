@@ -20,11 +20,11 @@ from sparse_mcu.space.dimensions import Choice, Dimension, Range, Value, dimensi
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.suggest import assignment, contains, fits, suggest
 
-Edits = Callable[[Architecture, SpaceLimits, np.random.Generator], Iterator[Architecture]]
 T = TypeVar("T")
-Moves = Callable[[Dimension, Value, np.random.Generator], list[Value]]
-RANGE_STEP = 0.15  # standard deviation of a step in a range, as a share of it
+Edits = Callable[[Architecture, SpaceLimits, np.random.Generator], Iterator[Architecture]]
+Moves = Callable[[Dimension, Value, np.random.Generator], list[Value]]  # the values to try in place of one
 Candidate = Callable[[], Architecture]
+RANGE_STEP = 0.15  # standard deviation of a step in a range, as a share of it
 INPUT = -1  # stands for the network's input where convolutions are counted from 0, through all blocks
 
 
@@ -124,7 +124,7 @@ def _within(limits: SpaceLimits, candidates: Sequence[Candidate], rng: np.random
 
 
 def _add_conv(architecture: Architecture, limits: SpaceLimits, rng: np.random.Generator) -> Iterator[Architecture]:
-    """Insert a convolution that can be the identity; behind a residual connection's start it could not."""
+    """Insert a convolution that can be the identity; never between the two of a residual connection, which would move it."""
     candidates = []
     for index, block in enumerate(architecture.blocks):
         places = len(block.convs) - 1 if block.residual else len(block.convs) + 1
