@@ -81,6 +81,26 @@ def test_a_tool_that_is_not_there_or_fails_silently() -> None:
         toolchain.run([sys.executable, "-c", "raise SystemExit(7)"])
 
 
+def test_a_workspace_leaves_nothing_behind() -> None:
+    with toolchain.workspace() as folder:
+        (folder / "model.c").write_text("")
+    assert not folder.exists()
+
+
+def test_a_full_disk_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = r"temporary folder, which cannot be written \(No space left on device\); set TMPDIR"
+    with pytest.raises(ToolchainError, match=line), toolchain.workspace():
+        Path("/dev/full").write_text("no room")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    with pytest.raises(ToolchainError, match="cannot be written"), toolchain.workspace():
+        pass
+
+
+def test_other_faults_pass_through_a_workspace() -> None:
+    with pytest.raises(FileNotFoundError), toolchain.workspace() as folder:
+        (folder / "absent.c").read_text()
+
+
 def test_versions_are_one_line() -> None:
     assert toolchain.version("avr-gcc").startswith("avr-gcc (GCC) ")
 

@@ -1,6 +1,5 @@
 """A model as a program for an AVR: linked around avr_harness.c, and measured against the same harness without a model."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,8 +41,7 @@ class _Size:
 def build_firmware(source: CSource, board: Board) -> Firmware:
     """Compile ``source`` for ``board``; raise BoardError where it does not fit, ToolchainError where it cannot be compiled."""
     toolchain.require(toolchain.AVR, f"building for {board.name}", "the C can be checked on this machine only")
-    with tempfile.TemporaryDirectory(prefix="sparse-mcu-") as name:
-        folder = Path(name)
+    with toolchain.workspace() as folder:
         model, harness = _compile(source, board, folder)
         elf = _link(board, folder / "firmware.elf", harness, model)
         empty = _link(board, folder / "empty.elf", harness, *_model_at_zero(source))
@@ -65,18 +63,10 @@ def build_firmware(source: CSource, board: Board) -> Firmware:
 def _compile(source: CSource, board: Board, folder: Path) -> tuple[Path, Path]:
     """Compile the model and the harness; return their object files."""
     header, model = source.write(folder)
-    macros = source.name.upper()
-    names = {
-        "MODEL_INPUT": f"{source.name}_input",
-        "MODEL_RUN": f"{source.name}_run",
-        "INPUT_BYTES": f"{macros}_INPUT_SIZE",
-        "CLASSES": f"{macros}_CLASSES",
-    }
-    definitions = [f"-D{name}={value}" for name, value in names.items()]
     model_object, harness_object = folder / "model.o", folder / "harness.o"
     compiler = (board.compiler, *board.flags, "-std=c99", *WARNINGS, *SECTIONS, "-c")
     toolchain.run([*compiler, model, "-o", model_object])
-    toolchain.run([*compiler, "-include", header, *definitions, HARNESS, "-o", harness_object])
+    toolchain.run([*compiler, "-include", header, *source.main_options, HARNESS, "-o", harness_object])
     return model_object, harness_object
 
 

@@ -1,7 +1,6 @@
 """Generated C on this machine: compiled by cc, run as a program of its own."""
 
 import subprocess
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +27,8 @@ def host_logits(
 ) -> npt.NDArray[np.int16]:  # (N, classes)
     """Compile ``source`` for this machine and return what it says of ``images``; raise HostFault if it crashes."""
     toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
-    with tempfile.TemporaryDirectory(prefix="sparse-mcu-") as name:
-        program = _compile(source, Path(name), SANITIZERS if sanitize else ())
+    with toolchain.workspace() as folder:
+        program = _compile(source, folder, SANITIZERS if sanitize else ())
         pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # the model reads (H, W, C)
         done = subprocess.run([program], input=pixels.tobytes(), capture_output=True, timeout=TIMEOUT_S)
     if done.returncode != 0:

@@ -55,8 +55,8 @@ def simulate(
     pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # the device reads (H, W, C)
     record = np.dtype([("cycles", "=u8"), ("stack", "=u4"), ("logits", "=i2", (firmware.classes,))])
     program = runner()
-    with tempfile.TemporaryDirectory(prefix="sparse-mcu-") as folder, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        elf = Path(folder) / "firmware.elf"
+    with toolchain.workspace() as folder, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        elf = folder / "firmware.elf"
         elf.write_bytes(firmware.elf)
         command = _command(program, elf, firmware, cycle_limit)
 

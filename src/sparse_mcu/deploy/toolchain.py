@@ -1,9 +1,12 @@
 """The compilers and the simulator of this machine: found, run, or named with the Debian package that brings them."""
 
+import contextlib
+import errno
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,6 +78,26 @@ def obstacle(board: Board) -> str | None:
     if board.simulator is None:
         return f"no simulator is known for {board.core_title}; its C can be checked on this machine only"
     return lack((*AVR, *SIMAVR), f"simulating {board.name}", "the C can be checked on this machine only")
+
+
+@contextlib.contextmanager
+def workspace() -> Iterator[Path]:
+    """Yield a folder for what compilers read and write, removed afterwards; raise ToolchainError where the disk has no room."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="sparse-mcu-")
+    except OSError as error:
+        raise _no_room(error) from error
+    with folder as name:
+        try:
+            yield Path(name)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise _no_room(error) from error
+
+
+def _no_room(error: OSError) -> ToolchainError:
+    return ToolchainError(f"programs are built in a temporary folder, which cannot be written ({error.strerror}); set TMPDIR")
 
 
 def run(command: Sequence[str | Path], timeout_s: float = COMPILE_TIMEOUT_S) -> str:
