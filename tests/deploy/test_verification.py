@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections.abc import Callable
 
@@ -11,7 +12,7 @@ from sparse_mcu.deploy.source import CSource
 from sparse_mcu.deploy.verification import verify
 from sparse_mcu.errors import BoardError, ToolchainError
 from sparse_mcu.quant import interpreter
-from sparse_mcu.quant.graph import INPUT, IntegerGraph
+from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.macs import macs, nonzero_macs
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
@@ -32,6 +33,9 @@ def example(seed: int, images: int = 6) -> tuple[IntegerGraph, np.ndarray, np.nd
     labels = interpreter.run(graph, pixels).argmax(axis=1)
     labels[-1] = (labels[-1] + 1) % graph.classes
     return graph, pixels, labels
+
+
+UNO_GRAPH, UNO_IMAGES, UNO_LABELS = example(0)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -57,9 +61,6 @@ def test_the_json_has_the_figures_that_scripts_read() -> None:
     assert flat["compiler"].startswith("avr-gcc") and flat["simulator"].startswith("simavr")
     prediction = predict(UNO_GRAPH, UNO)
     assert flat["predicted_cycles"] == prediction.cycles
-
-
-UNO_GRAPH, UNO_IMAGES, UNO_LABELS = example(0)
 
 
 def test_every_logit_that_differs_anywhere_counts_once(hand_written: HandWritten, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,11 +97,14 @@ def test_other_avrs_agree_too(name: str) -> None:
     assert found.measured is not None and found.mismatches == 0
 
 
-def test_a_network_too_large_for_the_board_says_by_how_much() -> None:
-    rng = np.random.default_rng(0)
-    graph = random_graph(rng, GraphSize(layers=1, extent=64, channels=9))
-    while np.prod(graph.tensors[INPUT].shape) <= UNO.ram_bytes:
-        graph = random_graph(rng, GraphSize(layers=1, extent=64, channels=9))
-    images = random_images(rng, graph, 1)
-    with pytest.raises(BoardError, match="bytes of RAM for variables and arduino-uno has 2048"):
-        verify(graph, UNO, images, np.zeros(1, np.int64))
+@pytest.mark.parametrize(("memory", "title"), [("ram_bytes", "RAM"), ("flash_bytes", "flash")])
+def test_a_network_that_does_not_fit_its_board_says_what_it_needs(memory: str, title: str) -> None:
+    needed = getattr(predict(UNO_GRAPH, UNO), memory)
+    small = dataclasses.replace(UNO, **{memory: needed - 1})
+    with pytest.raises(BoardError, match=f"needs {needed} bytes of {title} and arduino-uno has {needed - 1}"):
+        verify(UNO_GRAPH, small, UNO_IMAGES, UNO_LABELS)
+
+
+def test_a_network_that_just_fits_is_verified() -> None:
+    just = dataclasses.replace(UNO, ram_bytes=predict(UNO_GRAPH, UNO).ram_bytes)
+    assert verify(UNO_GRAPH, just, UNO_IMAGES, UNO_LABELS).mismatches == 0

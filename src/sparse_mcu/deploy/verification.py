@@ -15,9 +15,10 @@ from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.host import host_logits
-from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.predict import Prediction, predict
 from sparse_mcu.deploy.simavr import Progress, simulate
 from sparse_mcu.deploy.source import CSource
+from sparse_mcu.errors import BoardError
 from sparse_mcu.quant import interpreter
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.macs import macs, nonzero_macs
@@ -86,10 +87,12 @@ def verify(
 ) -> Verification:
     """Build ``graph`` for this machine and for ``board`` and run every image on both.
 
-    Raises ToolchainError without a compiler for this machine; without a simulator for ``board``, the C is checked here alone.
+    Raises BoardError where it does not fit ``board``, and ToolchainError without a compiler for this machine. Without a simulator
+    for ``board`` the C is checked on this machine alone.
     """
     toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
     prediction = predict(graph, board)
+    _check_fit(prediction, board)
     source = generate(graph, board)
     reference = interpreter.run(graph, images)
     host = host_logits(source, images)
@@ -114,6 +117,16 @@ def verify(
         nonzero_macs=nonzero_macs(graph),
         host_compiler=toolchain.version("cc"),
     )
+
+
+def _check_fit(prediction: Prediction, board: Board) -> None:
+    """A stack that does not fit would end as a crash in the simulation: better to say what is needed."""
+    for what, needed, available in (
+        ("flash", prediction.flash_bytes, board.flash_bytes),
+        ("RAM", prediction.ram_bytes, board.ram_bytes),
+    ):
+        if needed > available:
+            raise BoardError(f"a network must fit its board, but needs {needed} bytes of {what} and {board.name} has {available}")
 
 
 def _measure(
