@@ -215,8 +215,8 @@ def _cleared_if_untried(path: Path) -> Iterator[None]:
         yield
     except UserError:
         if not any((path / ARTIFACTS).glob("*")):
-            for name in (records.FILE, DATABASE):
-                (path / name).unlink(missing_ok=True)
+            for made in (path / records.FILE, *path.glob(f"{DATABASE}*")):  # SQLite's write-ahead log too
+                made.unlink(missing_ok=True)
             shutil.rmtree(path / ARTIFACTS, ignore_errors=True)
         raise
 
