@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 SIZE = 12  # pixels, height and width
-PER_CLASS = 150
+PER_CLASS = 180
 
 
 def draw(name: str, rng: np.random.Generator) -> Image.Image:

@@ -11,7 +11,7 @@ PROGRESS = Progress(stage="explore", share=0.25, done=9, failed=0, seconds_left=
 def test_a_summary_says_what_a_user_waits_for() -> None:
     assert summary(PROGRESS) == "explore: 9 trials, 2m05s left, best 98.05%, hypervolume 0.5123"
     early = dataclasses.replace(PROGRESS, seconds_left=None, done=0, failed=2, best_accuracy=None, hypervolume=0.0)
-    assert summary(early) == "explore: 0 trials, 2 failed, none fits yet, hypervolume 0.0000"
+    assert summary(early) == "explore: 0 trials, 2 failed, none within the budget yet"
 
 
 def test_plain_lines_come_at_a_new_stage_and_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

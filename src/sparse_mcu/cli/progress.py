@@ -51,5 +51,7 @@ def summary(progress: Progress) -> str:
     """Return ``progress`` in one line."""
     failed = f", {progress.failed} failed" if progress.failed else ""
     left = "" if progress.seconds_left is None else f", {format_seconds(progress.seconds_left)} left"
-    best = "none fits yet" if progress.best_accuracy is None else f"best {progress.best_accuracy:.2%}"
-    return f"{progress.stage}: {progress.done} trials{failed}{left}, {best}, hypervolume {progress.hypervolume:.4f}"
+    if progress.best_accuracy is None:
+        return f"{progress.stage}: {progress.done} trials{failed}{left}, none within the budget yet"
+    best = f"best {progress.best_accuracy:.2%}, hypervolume {progress.hypervolume:.4f}"
+    return f"{progress.stage}: {progress.done} trials{failed}{left}, {best}"

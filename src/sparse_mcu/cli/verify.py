@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 
 from sparse_mcu.cli.output import print_json, print_lines, print_table
-from sparse_mcu.deploy.simavr import Progress
+from sparse_mcu.deploy.simulation import Progress
 from sparse_mcu.deploy.verification import Verification
 from sparse_mcu.errors import ToolchainError
 from sparse_mcu.run import Model, Run
