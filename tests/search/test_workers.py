@@ -37,7 +37,7 @@ def workers_for(evaluate: Evaluate, count: int = 1) -> Workers:
     return Workers(evaluate, dataset(), "cpu", count)
 
 
-def test_a_worker_sees_the_training_and_validation_splits_and_one_thread() -> None:
+def test_a_worker_sees_the_training_and_validation_splits() -> None:
     with workers_for(search_fakes.evaluate_data) as workers:
         workers.submit(5, candidate(), deadline=123.0)
         assert workers.idle == 0 and workers.running == [5]
@@ -47,7 +47,7 @@ def test_a_worker_sees_the_training_and_validation_splits_and_one_thread() -> No
     splits = dataset().splits
     for name in ("train", "validation"):
         assert outcome.objectives[name] == splits[name].images.astype(int).sum() + splits[name].labels.sum()
-    assert outcome.objectives["threads"] == 1.0 and outcome.objectives["deadline"] == 123.0
+    assert outcome.objectives["deadline"] == 123.0
     assert outcome.log["device"] == "cpu" and outcome.log["pid"] != os.getpid()
 
 

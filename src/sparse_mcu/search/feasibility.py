@@ -1,21 +1,23 @@
 """What a network's bytes must be before it is trained, so that what cannot fit is not trained.
 
-Without structured pruning the feature maps stay as they are: RAM is that of the dense network (single weights that leave may by
-chance empty a channel, which is not to be counted on), and flash is at least what is left when every weight is gone. Structured
-pruning may remove any channel, so nothing is known.
+It is bounded by the network from which every weight is gone. Structured pruning can then leave a single channel of each feature
+map. Otherwise the maps stay as they are, and RAM is known: single weights that leave may by chance empty a channel, but that is
+not to be counted on.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.predict import predict
-from sparse_mcu.nn.folded import FoldedLayer
+from sparse_mcu.nn.compact import compact
+from sparse_mcu.nn.folded import FoldedLayer, FoldedNetwork
 from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.search.objectives import Budget
 from sparse_mcu.space.architecture import Architecture
-from sparse_mcu.space.layers import layers
+from sparse_mcu.space.layers import Layer, layers
 from sparse_mcu.space.memory import peak_activations
 
 
@@ -38,21 +40,24 @@ class Feasibility:
 
     def shortfall(self, architecture: Architecture) -> Shortfall | None:
         """Return why ``architecture`` cannot fit, or None where it may. Raises BoardError for a board without figures."""
-        if architecture.training.pruning.method in ("structured", "both"):
-            return None
-        network = layers(architecture)
-        emptied = tuple(FoldedLayer(layer, *_nothing(layer.weight_shape)) for layer in network)
-        prediction = predict(quantise(emptied, np.zeros((1, *architecture.input_shape), np.uint8)), self._board)
+        network = _emptied(architecture)
+        prediction = predict(quantise(network, np.zeros((1, *architecture.input_shape), np.uint8)), self._board)
         if prediction.ram_bytes > self._budget.ram_bytes:
-            return Shortfall("RAM", prediction.ram_bytes, self._budget.ram_bytes, peak_activations(network).layer)
+            where = peak_activations(tuple(folded.layer for folded in network)).layer
+            return Shortfall("RAM", prediction.ram_bytes, self._budget.ram_bytes, where)
         if prediction.flash_bytes > self._budget.flash_bytes:
             largest = max(prediction.parts, key=lambda part: part.flash_bytes)
             return Shortfall("flash", prediction.flash_bytes, self._budget.flash_bytes, largest.name)
         return None
 
 
-def _nothing(shape: tuple[int, ...] | None) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return the weight and bias of a layer from which everything was pruned; None for a layer without weights."""
-    if shape is None:
-        return None, None
-    return np.zeros(shape, np.float32), np.zeros(shape[0], np.float32)
+def _emptied(architecture: Architecture) -> FoldedNetwork:
+    """Return the network of ``architecture`` when pruning has removed all that it can."""
+    network = tuple(FoldedLayer(layer, *_zeros(layer)) for layer in layers(architecture))
+    return compact(network) if architecture.training.pruning.method in ("structured", "both") else network
+
+
+def _zeros(layer: Layer) -> tuple[npt.NDArray[np.float32] | None, npt.NDArray[np.float32] | None]:
+    """Return a weight and a bias of zeros, None for a layer that has none."""
+    shape = layer.weight_shape
+    return (None, None) if shape is None else (np.zeros(shape, np.float32), np.zeros(shape[0], np.float32))

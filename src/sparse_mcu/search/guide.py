@@ -19,8 +19,8 @@ from sparse_mcu.space.layers import layers
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.memory import peak_activations
 
-# A network that errs this much more often than the best one within the budget is of no interest, however small.
-ERROR_MARGIN = 0.1
+# However small, a network is of no interest that errs more often than the best within the budget by this, and by this share.
+ERROR_MARGIN, RELATIVE_ERROR_MARGIN = 0.02, 0.25
 # Surrogates see log(error + this): below half a percent a validation error is mostly the luck of the split.
 ERROR_FLOOR = 0.005
 # Hyperparameters are fitted anew whenever the finished trials have grown by this factor.
@@ -87,13 +87,13 @@ def region_of_interest(
     objectives: Float64Array,  # (n, k) raw, n >= 1
     budget: Budget,
 ) -> Region:
-    """Return the region from the best that is known of each objective to the budget, and to ERROR_MARGIN above the best error."""
+    """Return the region from the best that is known of each objective to the budget, and to the largest error of interest."""
     limits = np.array([math.inf if name == "error" else getattr(budget, name) for name in MINIMISED])
     limited = np.isfinite(limits)
     within = (objectives <= limits).all(axis=1)
     known = objectives[within] if within.any() else objectives
     error = MINIMISED.index("error")
-    limits[error] = known[:, error].min() + ERROR_MARGIN
+    limits[error] = (1.0 + RELATIVE_ERROR_MARGIN) * known[:, error].min() + ERROR_MARGIN
     # The smallest network of all is usually one that learnt nothing.
     useful = known[known[:, error] <= limits[error]]
     # At least a factor of two wide: what is known of bytes may be few networks, or only ones beyond the budget.

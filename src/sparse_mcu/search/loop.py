@@ -4,10 +4,9 @@ It ends when the budget is used, or at Ctrl-C; either way every trial that finis
 is recorded as interrupted. Decisions depend on the clock only where the budget is a time.
 """
 
-import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -25,6 +24,7 @@ from sparse_mcu.search.pareto import hypervolume
 from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.sampler import SparseSampler
 from sparse_mcu.search.stages import stage_at, with_stages
+from sparse_mcu.search.threads import single_thread
 from sparse_mcu.search.workers import Evaluate, Finished, Workers
 from sparse_mcu.space.limits import SpaceLimits
 
@@ -51,7 +51,7 @@ def search(
     where the device is not there, and SparseMcuError where no candidate can be evaluated.
     """
     start = time.monotonic()
-    with _single_thread(), Workers(evaluate, dataset, _device(options.device), options.workers) as workers:
+    with single_thread(), Workers(evaluate, dataset, _device(options.device), options.workers) as workers:
         session = _Session(dataset, options, ledger, observer, workers, start)
         try:
             session.run()
@@ -183,14 +183,3 @@ def _device(name: str) -> str:
     if name == "cuda" and not available:
         raise UserError("device cuda needs a GPU that PyTorch can use, but there is none here; use cpu or auto")
     return ("cuda" if available else "cpu") if name == "auto" else name
-
-
-@contextlib.contextmanager
-def _single_thread() -> Iterator[None]:
-    """Run this process's own linear algebra on one thread: the workers keep the other cores busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

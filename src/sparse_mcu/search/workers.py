@@ -168,9 +168,6 @@ class _Worker:
 def _serve(connection: Connection, evaluate: Evaluate, files: Path, device: str) -> None:
     """Evaluate what arrives until the pipe closes: the life of a worker."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
-    import torch
-
-    torch.set_num_threads(1)  # the workers share the cores, one each
     data = _mapped(files)
     connection.send(None)
     while True:

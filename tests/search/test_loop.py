@@ -1,0 +1,193 @@
+import dataclasses
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import search_fakes
+import torch
+from search_fakes import FLASH_BYTES, RAM_BYTES, dataset
+
+from sparse_mcu.deploy.boards import board
+from sparse_mcu.errors import BudgetError, SparseMcuError, UserError
+from sparse_mcu.search.ledger import Ledger
+from sparse_mcu.search.loop import GRACE_SECONDS, HOPELESS_FAILURES, Ending, search
+from sparse_mcu.search.objectives import Budget
+from sparse_mcu.search.options import Progress, SearchOptions
+from sparse_mcu.search.records import TrialRecord
+from sparse_mcu.search.workers import Evaluate
+
+OPTIONS = SearchOptions(board("arduino-uno"), Budget(RAM_BYTES, FLASH_BYTES), trials=12, seed=3, device="cpu")
+BUSY_SECONDS = 15.0  # by which a busy machine may delay what should take none
+
+
+def run(directory: Path, evaluate: Evaluate, **changes: Any) -> tuple[Ending, list[TrialRecord], list[Progress]]:
+    """Search in ``directory``, which holds a ledger or nothing."""
+    seen: list[Progress] = []
+    directory.mkdir(exist_ok=True)
+    opening = Ledger.resume if any(directory.iterdir()) else Ledger.create
+    with opening(directory) as ledger:
+        ending = search(dataset(), dataclasses.replace(OPTIONS, **changes), ledger, seen.append, evaluate)
+        return ending, ledger.records(), seen
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ending, list[TrialRecord], list[Progress]]:
+    return run(tmp_path_factory.mktemp("run"), search_fakes.evaluate_at_once)
+
+
+def test_a_budget_in_trials_is_met_exactly(finished: tuple[Ending, list[TrialRecord], list[Progress]]) -> None:
+    ending, records, _ = finished
+    assert ending == "finished" and [record.state for record in records] == ["complete"] * 12
+    for record in records:
+        assert record.architecture is not None
+        assert record.objectives == search_fakes.objectives(record.architecture)
+
+
+def test_progress_is_honest(finished: tuple[Ending, list[TrialRecord], list[Progress]]) -> None:
+    _, records, seen = finished
+    assert seen[0].done == 0 and seen[0].best_accuracy is None and seen[0].hypervolume == 0.0
+    assert seen[-1].done == 12 and seen[-1].share == 1.0 and seen[-1].stage == "refine"
+    within = [record.accuracy for record in records if OPTIONS.budget.keeps(record.objectives)]
+    assert seen[-1].best_accuracy == max(within)
+    for name in ("share", "done", "hypervolume"):
+        values = [getattr(progress, name) for progress in seen]
+        assert values == sorted(values)
+    assert all(progress.seconds_left is None and progress.failed == 0 for progress in seen)
+
+
+def test_progress_tells_the_share_of_the_box_that_the_front_dominates(
+    finished: tuple[Ending, list[TrialRecord], list[Progress]],
+) -> None:
+    _, records, seen = finished
+    F = np.array(
+        [
+            [r.objectives["error"] / 0.9, r.objectives["flash_bytes"] / FLASH_BYTES, r.objectives["ram_bytes"] / RAM_BYTES]
+            for r in records
+        ]
+    )
+    points = np.random.default_rng(0).uniform(size=(20_000, 3))
+    share = (F[:, None] <= points).all(axis=2).any(axis=0).mean()
+    # 20,000 points: five standard errors
+    assert seen[-1].hypervolume == pytest.approx(share, abs=5 * 0.5 / 20_000**0.5)
+
+
+def test_one_worker_repeats_itself(finished: tuple[Ending, list[TrialRecord], list[Progress]], tmp_path: Path) -> None:
+    def decided(records: list[TrialRecord]) -> list[object]:
+        return [(record.architecture, record.stage, record.parent, record.objectives) for record in records]
+
+    assert decided(run(tmp_path, search_fakes.evaluate_at_once)[1]) == decided(finished[1])
+
+
+def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
+    _, records, seen = run(tmp_path, search_fakes.evaluate_odd_seeds_diverge, workers=2)
+    failed = [record for record in records if record.state == "failed"]
+    assert len(records) == 12 and 0 < len(failed) < 12 and seen[-1].failed == len(failed)
+    assert {record.error for record in failed} == {"TrainingError: the loss of a network must be finite"}
+
+
+def test_workers_that_die_fail_their_trial_only(tmp_path: Path) -> None:
+    _, records, _ = run(tmp_path, search_fakes.evaluate_odd_seeds_die, trials=6)
+    assert {record.state for record in records} == {"complete", "failed"}
+    assert all("SIGKILL" in (record.error or "") for record in records if record.state == "failed")
+
+
+def test_a_search_in_which_all_fails_ends_and_says_why(tmp_path: Path) -> None:
+    with pytest.raises(SparseMcuError, match=f"first {HOPELESS_FAILURES} candidates all failed.*IndexError") as caught:
+        run(tmp_path, search_fakes.evaluate_wrongly, trials=100)
+    assert not isinstance(caught.value, UserError)
+    with Ledger.open(tmp_path) as ledger:
+        records = ledger.records()
+    assert len(records) == HOPELESS_FAILURES and all("Traceback" in (record.error or "") for record in records)
+
+
+def test_a_budget_in_time_holds_even_for_what_never_ends(tmp_path: Path) -> None:
+    start = time.monotonic()
+    ending, records, seen = run(tmp_path, search_fakes.evaluate_forever, trials=None, seconds=2.0, workers=2)
+    assert time.monotonic() - start < 2.0 + GRACE_SECONDS + BUSY_SECONDS
+    assert ending == "finished" and [record.state for record in records] == ["interrupted"] * 2
+    left = [progress.seconds_left for progress in seen]
+    assert left[-1] == 0.0 and left == sorted(left, reverse=True)  # type: ignore[type-var]
+
+
+def test_time_of_earlier_sessions_counts(tmp_path: Path) -> None:
+    run(tmp_path, search_fakes.evaluate_at_once, trials=1)
+    with Ledger.open(tmp_path) as ledger:
+        used = ledger.seconds_used
+    assert used > 0.0
+    _, records, seen = run(tmp_path, search_fakes.evaluate_at_once, trials=None, seconds=used)
+    assert len(records) == 1 and seen[-1].done == 1 and seen[-1].seconds_left == 0.0
+
+
+def test_a_budget_too_small_for_any_network_is_told(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match="allow at least"):
+        run(tmp_path / "ram", search_fakes.evaluate_at_once, budget=Budget(ram_bytes=40, flash_bytes=8192))
+    with pytest.raises(BudgetError, match=r"100 of flash.*bytes of flash, most of it at '"):
+        run(tmp_path / "flash", search_fakes.evaluate_at_once, budget=Budget(ram_bytes=1024, flash_bytes=100))
+    with Ledger.open(tmp_path / "flash") as ledger:
+        assert {record.state for record in ledger.records()} <= {"interrupted"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="device cuda needs a GPU"):
+        run(tmp_path, search_fakes.evaluate_at_once, device="cuda")
+
+
+SEARCH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import search_fakes
+from test_loop import run
+if __name__ == "__main__":
+    print(run(Path(sys.argv[1]), search_fakes.evaluate_slowly, trials=int(sys.argv[3]), workers=2)[0])
+"""
+
+
+def start_search(directory: Path, trials: int) -> subprocess.Popen[str]:
+    """Search in another process, and return when at least three trials are done."""
+    script = directory.with_suffix(".py")
+    script.write_text(SEARCH)
+    command = [sys.executable, script, directory, Path(__file__).parent, str(trials)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    while not (directory / "artifacts").is_dir() or len(list((directory / "artifacts").glob("[0-9]*"))) < 3:
+        assert process.poll() is None, "the search ended early"
+        time.sleep(0.05)
+    return process
+
+
+def test_kill_9_and_resume(tmp_path: Path) -> None:
+    """Every finished trial is still there, the interrupted one is recorded as such, and the search goes on."""
+    directory = tmp_path / "run"
+    with start_search(directory, trials=1000) as process:
+        process.kill()
+    with Ledger.open(directory) as ledger:
+        before = ledger.records()
+    complete = [record for record in before if record.state == "complete"]
+    assert len(complete) >= 2 and "running" in {record.state for record in before}
+    ending, after, _ = run(directory, search_fakes.evaluate_at_once, trials=len(complete) + 4)
+    assert ending == "finished"
+    assert [record for record in after if record.state == "complete"][: len(complete)] == complete
+    assert {after[record.number].state for record in before if record.state == "running"} == {"interrupted"}
+    assert len([record for record in after if record.state == "complete"]) == len(complete) + 4
+    with Ledger.open(directory) as ledger:
+        for record in after:
+            if record.state == "complete":
+                assert ledger.graph(record.number).output == "logits"
+                assert set(ledger.weights(record.number)) == {"seed"}
+
+
+def test_an_interrupt_stops_the_search_cleanly(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    with start_search(directory, trials=1000) as process:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=60)
+    assert output == "interrupted\n" and process.returncode == 0
+    with Ledger.open(directory) as ledger:
+        states = [record.state for record in ledger.records()]
+    assert states.count("complete") >= 2 and set(states) == {"complete", "interrupted"}
