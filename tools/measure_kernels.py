@@ -25,13 +25,14 @@ from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from sparse_mcu.deploy import kernel_costs, toolchain
 from sparse_mcu.deploy.boards import Board, board
-from sparse_mcu.deploy.firmware import build_firmware
+from sparse_mcu.deploy.firmware import Firmware, build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import sections
 from sparse_mcu.deploy.predict import Events, events, flash_bytes, predict_program
 from sparse_mcu.deploy.program import Program, lower
-from sparse_mcu.deploy.simavr import FirmwareFault, simulate
+from sparse_mcu.deploy.simulation import FirmwareFault
+from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import Add, Convolution, IntegerGraph
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
@@ -97,7 +98,7 @@ def probes(target: Board, seed: int) -> Iterator[Probe]:
             simulation = simulate(firmware, random_images(rng, graph, IMAGES))
         except (BoardError, FirmwareFault):
             continue  # too large for the board: variables, or variables and stack
-        yield Probe(program, firmware.flash_bytes, simulation.stack_bytes, float(simulation.cycles.mean()), symbols(firmware.elf))
+        yield Probe(program, firmware.flash_bytes, simulation.stack_bytes, float(simulation.cycles.mean()), symbols(firmware))
 
 
 def with_bias(graph: IntegerGraph, bias: int) -> IntegerGraph:
@@ -112,12 +113,12 @@ def with_bias(graph: IntegerGraph, bias: int) -> IntegerGraph:
     return IntegerGraph((*graph.ops[:index], changed, *graph.ops[index + 1 :]), graph.tensors)
 
 
-def symbols(elf: bytes) -> dict[str, int]:
-    """Return the bytes of every function and table of ``elf`` by name."""
+def symbols(firmware: Firmware) -> dict[str, int]:
+    """Return the bytes of every function and table of a program by name."""
     with tempfile.NamedTemporaryFile(suffix=".elf") as file:
-        file.write(elf)
+        file.write(firmware.elf)
         file.flush()
-        lines = toolchain.run(["avr-nm", "--print-size", "--defined-only", file.name]).splitlines()
+        lines = toolchain.run([toolchain.binutil(firmware.board, "nm"), "--print-size", "--defined-only", file.name]).splitlines()
     return {name: int(size, 16) for _, size, _, name in (line.split() for line in lines if len(line.split()) == 4)}
 
 

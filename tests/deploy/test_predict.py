@@ -13,7 +13,7 @@ from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.predict import events, predict
 from sparse_mcu.deploy.program import Step, lower
-from sparse_mcu.deploy.simavr import simulate
+from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d, TensorType
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images

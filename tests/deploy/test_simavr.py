@@ -12,7 +12,8 @@ import pytest
 from sparse_mcu.deploy import simavr
 from sparse_mcu.deploy.boards import Board, board
 from sparse_mcu.deploy.firmware import build_firmware
-from sparse_mcu.deploy.simavr import FirmwareFault, Simulation, simulate
+from sparse_mcu.deploy.simavr import simulate
+from sparse_mcu.deploy.simulation import CHUNK, FirmwareFault, Simulation
 from sparse_mcu.deploy.source import CSource
 from sparse_mcu.errors import ToolchainError
 
@@ -196,13 +197,13 @@ def test_a_convolution_written_by_hand_gives_what_numpy_gives(hand_written: Hand
 
 
 def test_images_come_back_in_order_and_progress_ends_at_all_of_them(hand_written: HandWritten) -> None:
-    count = 2 * simavr.CHUNK + 5
+    count = 2 * CHUNK + 5
     images = np.arange(count, dtype=np.uint8).reshape(count, 1, 1, 1)
     seen: list[tuple[int, int]] = []
     firmware = build_firmware(hand_written("logits[0] = input[0] - 7;"), UNO)
-    simulation = simulate(firmware, images, lambda done, total: seen.append((done, total)))
-    assert simulation.logits[:, 0].tolist() == [i - 7 for i in range(count)]
-    assert seen == [(simavr.CHUNK, count), (2 * simavr.CHUNK, count), (count, count)]
+    found = simulate(firmware, images, lambda done, total: seen.append((done, total)))
+    assert found.logits[:, 0].tolist() == [i - 7 for i in range(count)]
+    assert seen == [(CHUNK, count), (2 * CHUNK, count), (count, count)]
 
 
 def test_an_image_of_another_size_is_refused(hand_written: HandWritten) -> None:
@@ -235,9 +236,9 @@ def test_a_program_that_goes_astray_is_reported(naked: Naked, assembly: str, mes
 
 
 def test_the_message_names_the_image(hand_written: HandWritten) -> None:
-    images = np.zeros((simavr.CHUNK + 9, 1, 1, 1), np.uint8)
-    images[simavr.CHUNK + 6] = 1
-    with pytest.raises(FirmwareFault, match=f"^image {simavr.CHUNK + 6} on the simulated atmega328p: "):
+    images = np.zeros((CHUNK + 9, 1, 1, 1), np.uint8)
+    images[CHUNK + 6] = 1
+    with pytest.raises(FirmwareFault, match=f"^image {CHUNK + 6} on the simulated atmega328p: "):
         run(hand_written("while (input[0]) {}"), images=images)
 
 

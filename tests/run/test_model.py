@@ -52,7 +52,7 @@ def test_verify_looks_at_the_test_split_on_the_board_asked_for(finished: Run, mo
 
     def verify(graph: object, board: object, images: object, labels: object, progress: object) -> Verification:
         seen.append((board.name, images.shape[0]))  # type: ignore[attr-defined]
-        return Verification("", 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, "")
+        return Verification("", "cycles", 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, "")
 
     monkeypatch.setattr("sparse_mcu.run.model.verify", verify)
     tested = len(finished.dataset().test)

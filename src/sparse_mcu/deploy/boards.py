@@ -8,7 +8,8 @@ from typing import Literal
 
 from sparse_mcu.errors import BoardError, unknown_name
 
-Simulator = Literal["simavr"]
+Simulator = Literal["simavr", "qemu"]  # simavr counts cycles, QEMU instructions
+TimeUnit = Literal["cycles", "instructions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +29,14 @@ class Board:
     packages: tuple[str, ...]  # of Debian, that bring the compiler
     simulator: Simulator | None  # None: programs for it are not run here, only checked on the host
 
-    def milliseconds(self, cycles: float) -> float:
-        """Return how long ``cycles`` take."""
-        return 1e3 * cycles / self.clock_hz
+    @property
+    def time_unit(self) -> TimeUnit:
+        """What the time of a run is counted in on this board."""
+        return "instructions" if self.simulator == "qemu" else "cycles"
+
+    def milliseconds(self, count: float) -> float | None:
+        """Return how long ``count`` of ``time_unit`` take; None for instructions, whose time is not known."""
+        return 1e3 * count / self.clock_hz if self.time_unit == "cycles" else None
 
 
 @functools.cache

@@ -106,10 +106,12 @@ def _banner(program: Program, board: Board, prediction: Prediction | None) -> st
     if prediction is not None:
         variables = program.plan.arena_bytes
         stack = prediction.ram_bytes - variables
+        milliseconds = board.milliseconds(prediction.cycles)
         lines += [
             f"Flash    {prediction.flash_bytes:,} bytes predicted, code and constants",
             f"RAM      {prediction.ram_bytes:,} bytes predicted: variables {variables:,} (the image included), stack {stack}",
-            f"Time     {prediction.cycles:,} cycles predicted, {board.milliseconds(prediction.cycles):,.1f} ms",
+            f"Time     {prediction.cycles:,} {board.time_unit} predicted"
+            + ("" if milliseconds is None else f", {milliseconds:,.1f} ms"),
         ]
     return "\n".join(["/*", *(f" * {line}".rstrip() for line in lines), " */"])
 

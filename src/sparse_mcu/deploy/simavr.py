@@ -7,9 +7,6 @@ import hashlib
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +14,15 @@ import numpy.typing as npt
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.firmware import Firmware
-from sparse_mcu.errors import SparseMcuError, ToolchainError
+from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels
+from sparse_mcu.errors import ToolchainError
 
 RUNNER_SOURCE = Path(__file__).with_name("c") / "simavr_runner.c"
 RUNNER_OPTIONS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Werror")
 HEADERS = ("sim_avr.h", "sim_core.h", "sim_elf.h")
 FIRMWARE_FAULT = 3  # the runner's exit status where the program, not its use, is at fault
+DATA_SPACE = 0x800000  # avr-gcc numbers data addresses from here, to tell them from flash
 CYCLE_LIMIT = 2_000_000_000  # two minutes at 16 MHz
-CHUNK = 32  # images a process: progress moves, and the memory of a process stays small
-
-Progress = Callable[[int, int], None]  # images done, images in all
-
-
-class FirmwareFault(SparseMcuError):
-    """A simulated program that crashed, hung or overran its memory."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Simulation:
-    """What the board did with N images."""
-
-    logits: npt.NDArray[np.int16]  # (N, classes)
-    cycles: npt.NDArray[np.uint64]  # (N,), from the call of the model to its return
-    stack_bytes: int  # deepest over all images
 
 
 def simulate(
@@ -49,43 +32,32 @@ def simulate(
     cycle_limit: int = CYCLE_LIMIT,  # of one image
 ) -> Simulation:
     """Run every image; raise FirmwareFault where the program crashes, overruns its stack or takes more than ``cycle_limit``."""
-    image_bytes = images[0].size if len(images) else 0
-    if image_bytes != firmware.input_bytes:
-        raise ValueError(f"an image must have {firmware.input_bytes} bytes, but {images.shape=}")
-    pixels = np.ascontiguousarray(images.transpose(0, 2, 3, 1))  # the device reads (H, W, C)
     record = np.dtype([("cycles", "=u8"), ("stack", "=u4"), ("logits", "=i2", (firmware.classes,))])
     program = runner()
-    with toolchain.workspace() as folder, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with toolchain.workspace() as folder:
         elf = folder / "firmware.elf"
         elf.write_bytes(firmware.elf)
         command = _command(program, elf, firmware, cycle_limit)
-
-        def run(first: int) -> npt.NDArray[np.void]:
-            return _run_chunk(command, pixels[first : first + CHUNK], first, record)
-
-        results = []
-        for result in pool.map(run, range(0, len(pixels), CHUNK)):
-            results.append(result)
-            if progress is not None:
-                progress(sum(map(len, results)), len(pixels))
-    whole = np.concatenate(results)
+        whole = in_chunks(lambda some, first: _run_chunk(command, some, first, record), pixels(firmware, images), progress)
     return Simulation(whole["logits"].copy(), whole["cycles"].copy(), int(whole["stack"].max()))
 
 
 def _command(program: Path, elf: Path, firmware: Firmware, cycle_limit: int) -> list[str]:
-    numbers = (firmware.start, firmware.stop, firmware.stack_floor, firmware.input_bytes, firmware.classes, cycle_limit)
-    return [str(program), firmware.mcu, str(elf), *map(str, numbers)]
+    places = firmware.symbols
+    stack_floor = places["_end"] - DATA_SPACE  # first data address after the variables
+    numbers = (places["harness_start"], places["harness_stop"], stack_floor, firmware.input_bytes, firmware.classes, cycle_limit)
+    return [str(program), firmware.board.mcu, str(elf), *map(str, numbers)]
 
 
 def _run_chunk(
     command: list[str],
-    pixels: npt.NDArray[np.uint8],  # (n, H, W, C)
+    images: Pixels,
     first: int,  # number of the first image, for messages
     record: np.dtype[np.void],
-) -> npt.NDArray[np.void]:  # (n,)
+) -> Records:
     """Run images through one process of the runner."""
     try:
-        done = subprocess.run(command, input=pixels.tobytes(), capture_output=True)
+        done = subprocess.run(command, input=images.tobytes(), capture_output=True)
     except OSError as error:
         raise ToolchainError(f"the simulator at {command[0]} cannot be run: {error.strerror}") from error
     if done.returncode == 0:

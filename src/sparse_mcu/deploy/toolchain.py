@@ -32,8 +32,29 @@ class Part:
 
 
 HOST = (Part("cc", "gcc libc6-dev"),)
-AVR = (Part("avr-gcc", "gcc-avr"), Part("avr-nm", "binutils-avr"), Part("avr-size", "binutils-avr"), Part("avr/io.h", "avr-libc"))
 SIMAVR = (*HOST, Part("simavr/sim_avr.h", "libsimavr-dev"))  # the runner is compiled here
+
+
+def _gcc(prefix: str, package: str, binutils: str) -> tuple[Part, ...]:
+    return (Part(f"{prefix}gcc", package), Part(f"{prefix}nm", binutils), Part(f"{prefix}size", binutils))
+
+
+# By the compiler of a board: what builds programs for it, and what runs them.
+BUILD = {
+    "avr-gcc": (*_gcc("avr-", "gcc-avr", "binutils-avr"), Part("avr/io.h", "avr-libc")),
+    "arm-none-eabi-gcc": _gcc("arm-none-eabi-", "gcc-arm-none-eabi", "binutils-arm-none-eabi"),
+    "riscv64-unknown-elf-gcc": _gcc("riscv64-unknown-elf-", "gcc-riscv64-unknown-elf", "binutils-riscv64-unknown-elf"),
+}
+SIMULATE = {
+    "avr-gcc": SIMAVR,
+    "arm-none-eabi-gcc": (Part("qemu-system-arm", "qemu-system-arm"),),
+    "riscv64-unknown-elf-gcc": (Part("qemu-system-riscv32", "qemu-system-misc"),),
+}
+
+
+def binutil(board: Board, name: str) -> str:
+    """Return the command ``name`` (nm, size, objdump) for programs of ``board``."""
+    return board.compiler.removesuffix("gcc") + name
 
 
 def find_header(name: str) -> Path | None:
@@ -77,7 +98,8 @@ def obstacle(board: Board) -> str | None:
     """Return why programs for ``board`` cannot be simulated on this machine, in one line; None where they can."""
     if board.simulator is None:
         return f"no simulator is known for {board.core_title}; its C can be checked on this machine only"
-    return lack((*AVR, *SIMAVR), f"simulating {board.name}", "the C can be checked on this machine only")
+    parts = (*BUILD[board.compiler], *SIMULATE[board.compiler])
+    return lack(parts, f"simulating {board.name}", "the C can be checked on this machine only")
 
 
 @contextlib.contextmanager

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from sparse_mcu.deploy import simavr, toolchain
-from sparse_mcu.deploy.boards import Board
+from sparse_mcu.deploy import simulators, toolchain
+from sparse_mcu.deploy.boards import Board, TimeUnit
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.host import host_logits
 from sparse_mcu.deploy.predict import Prediction, predict
-from sparse_mcu.deploy.simavr import Progress, simulate
+from sparse_mcu.deploy.simulation import Progress
+from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.source import CSource
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant import interpreter
@@ -33,9 +34,9 @@ class Measurement:
     accuracy: float
     flash_bytes: int  # code and constants of the model, by linking with and without it
     ram_bytes: int  # variables of the model, its input buffer included, and the deepest stack of a run
-    cycles: int  # of an inference, rounded mean over the images
+    cycles: int  # of an inference, rounded mean over the images; instructions where the board counts these
     max_cycles: int
-    milliseconds: float  # of the mean at the board's clock
+    milliseconds: float | None  # of the mean at the board's clock; None where instructions are counted
     compiler: str
     simulator: str
 
@@ -45,6 +46,7 @@ class Verification:
     """A network on a board: measured beside predicted. ``measured`` is None where the board could not be simulated here."""
 
     board: str
+    time_unit: TimeUnit  # of all that is called cycles here
     images: int
     numpy_accuracy: float
     host_accuracy: float
@@ -64,18 +66,22 @@ class Verification:
         return self.host_accuracy if self.measured is None else self.measured.accuracy
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat object for scripts; the measured figures are null where nothing was simulated."""
+        """Return one flat object for scripts; the measured figures are null where nothing was simulated.
+
+        What is not cycles is not called so: on boards whose instructions are counted the keys say ``instructions``.
+        """
         flat = dataclasses.asdict(self)
         del flat["measured"]
         names = [field.name for field in dataclasses.fields(Measurement) if field.name != "accuracy"]
         measured = {name: None if self.measured is None else getattr(self.measured, name) for name in names}
-        return {
+        whole = {
             "test_accuracy": self.test_accuracy,
             "simulated": self.measured is not None,
             "board_accuracy": None if self.measured is None else self.measured.accuracy,
             **flat,
             **measured,
         }
+        return {key.replace("cycles", self.time_unit): value for key, value in whole.items()}
 
 
 def verify(
@@ -104,6 +110,7 @@ def verify(
         differs |= logits != reference
     return Verification(
         board=board.name,
+        time_unit=board.time_unit,
         images=len(images),
         numpy_accuracy=_accuracy(reference, labels),
         host_accuracy=_accuracy(host, labels),
@@ -147,7 +154,7 @@ def _measure(
         max_cycles=int(simulation.cycles.max()),
         milliseconds=board.milliseconds(cycles),
         compiler=toolchain.version(board.compiler),
-        simulator=simavr.version(),
+        simulator=simulators.version(board),
     )
 
 

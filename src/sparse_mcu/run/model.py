@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_mcu.deploy import boards
 from sparse_mcu.deploy.generate import generate
-from sparse_mcu.deploy.simavr import Progress
+from sparse_mcu.deploy.simulation import Progress
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.errors import UserError, unknown_name
 from sparse_mcu.quant.graph import IntegerGraph

@@ -1,0 +1,100 @@
+"""Runs a firmware in QEMU: logits, exact counts of instructions and the deepest stack of every image.
+
+QEMU translates programs: it knows what instructions do and how many there are, not how long a core takes for them. The stack
+is known by paint alone: a frame that is reserved and never written does not show where it is the deepest.
+"""
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sparse_mcu.deploy import toolchain
+from sparse_mcu.deploy.boards import Board
+from sparse_mcu.deploy.firmware import Firmware
+from sparse_mcu.deploy.machines import Machine, machine
+from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels
+from sparse_mcu.errors import ToolchainError
+
+TIME_LIMIT_S = 600.0  # of the images of a process
+OPTIONS = (
+    *("-display", "none", "-serial", "none", "-monitor", "none"),
+    *("-semihosting-config", "enable=on,target=native"),
+)
+# The exit status of c/qemu_harness.c where the program is at fault. QEMU aborts by a signal where even the harness cannot go on.
+FAULTS = {3: "the program crashed", 4: "the stack must stay above the variables, but reached them"}
+
+
+def simulate(
+    firmware: Firmware,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    progress: Progress | None = None,
+    time_limit_s: float = TIME_LIMIT_S,
+) -> Simulation:
+    """Run every image; raise FirmwareFault where the program crashes, overruns its stack or takes too long."""
+    toolchain.require(
+        toolchain.SIMULATE[firmware.board.compiler],
+        f"simulating {firmware.board.name}",
+        "the C can be checked on this machine only",
+    )
+    place = machine(firmware.board)
+    record = np.dtype([("ticks", "<u4"), ("stack", "<u4"), ("logits", "<i2", (firmware.classes,))])
+
+    def run(some: Pixels, first: int) -> Records:
+        return np.frombuffer(_run(firmware, place, some, first, record.itemsize, time_limit_s), record)
+
+    whole = in_chunks(run, pixels(firmware, images), progress)
+    return Simulation(
+        whole["logits"].copy(), instructions(whole["ticks"], place.ticks_per_instruction), int(whole["stack"].max())
+    )
+
+
+def instructions(
+    ticks: npt.NDArray[np.uint32],  # exact, or one off
+    per_instruction: Fraction,
+) -> npt.NDArray[np.uint64]:
+    """Return how many instructions the model took, its call and return included, without the one that reads the timer."""
+    numerator, denominator = per_instruction.as_integer_ratio()
+    return (2 * ticks.astype(np.uint64) * np.uint64(denominator) + np.uint64(numerator)) // np.uint64(2 * numerator) - np.uint64(
+        1
+    )
+
+
+def _run(firmware: Firmware, place: Machine, images: Pixels, first: int, record_bytes: int, time_limit_s: float) -> bytes:
+    """Run images through one process of QEMU."""
+    with toolchain.workspace() as folder:
+        (folder / "firmware.elf").write_bytes(firmware.elf)
+        (folder / "images").write_bytes(images.tobytes())
+        command = [*place.command, *OPTIONS, "-kernel", "firmware.elf"]
+        where = f"on the simulated {place.name}"
+        try:
+            done = subprocess.run(
+                command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=time_limit_s
+            )
+        except subprocess.TimeoutExpired:
+            image = first + _done(folder, record_bytes)
+            raise FirmwareFault(
+                f"image {image} {where}: {time_limit_s:g} s have passed, but the program is still running"
+            ) from None
+        except OSError as error:
+            raise ToolchainError(f"{command[0]} cannot be run: {error.strerror}") from error
+        if done.returncode == 0:
+            return (folder / "records").read_bytes()
+        reason = done.stderr.strip().partition("\n")[0] or f"it ended with status {done.returncode}"
+        if done.returncode in FAULTS or done.returncode < 0:
+            raise FirmwareFault(f"image {first + _done(folder, record_bytes)} {where}: {FAULTS.get(done.returncode, reason)}")
+        raise ToolchainError(f"{command[0]} failed: {reason}")
+
+
+def _done(folder: Path, record_bytes: int) -> int:
+    """How many images have their record."""
+    records = folder / "records"
+    return records.stat().st_size // record_bytes if records.exists() else 0
+
+
+def version(board: Board) -> str:
+    """Return QEMU's version and the machine that stands for ``board``, for reports."""
+    place = machine(board)
+    return f"{toolchain.version(place.command[0])}, machine {place.name}"
