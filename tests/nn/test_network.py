@@ -101,17 +101,31 @@ def test_fixed_pruning_survives_release_although_weights_have_moved(trained_netw
     assert [np.count_nonzero(f.weight) for f in network.fold() if f.weight is not None] == before
 
 
-def test_kl_is_the_sum_over_weights_and_scales():
-    network = Network(architecture("both"), seed=0)
+def log_uniform(mean, log_variance):
     k1, k2, k3 = 0.63576, 1.87320, 1.48695
-    expected = 0.0
-    for name, value in network.weights().items():
-        if name.endswith(".log_variance") or name.endswith(".scale_log_variance"):
-            mean = network.weights()[name.removesuffix("_log_variance")] if "scale" in name else None
-            mean = network.weights()[name.replace("log_variance", "weight")] if mean is None else mean
-            alpha = np.exp(value.astype(float)) / (mean.astype(float) ** 2 + 1e-8)
-            minus_kl = k1 / (1 + np.exp(-(k2 + k3 * np.log(alpha)))) - 0.5 * np.log1p(1 / alpha) - k1
-            expected -= minus_kl.sum()
+    alpha = np.exp(log_variance.astype(float)) / (mean.astype(float) ** 2 + 1e-8)
+    return k1 - k1 / (1 + np.exp(-(k2 + k3 * np.log(alpha)))) + 0.5 * np.log1p(1 / alpha)
+
+
+def standard_normal(mean, log_variance):
+    return 0.5 * (np.exp(log_variance.astype(float)) + mean.astype(float) ** 2 - 1 - log_variance)
+
+
+@pytest.mark.parametrize(
+    ("method", "of_weights"), [("unstructured", log_uniform), ("structured", standard_normal), ("both", log_uniform)]
+)
+def test_kl_is_the_sum_over_weights_and_scales(method, of_weights):
+    network = Network(architecture(method), seed=0)
+    parts = network.weights()
+    names = [layer.layer.name for layer in network.weighted()]
+    expected = sum(of_weights(parts[f"{name}.weight"], parts[f"{name}.log_variance"]).sum() for name in names)
+    if method != "unstructured":
+        # A channel of the first convolution has 9 weights, 9 of the depthwise layer and 6 that read it; one of the pointwise
+        # layer has 4, and 16 for each of 3 classes.
+        shares = {"block0.conv0": 2.4, "block0.conv1.depthwise": 2.4, "block0.conv1.pointwise": 5.2}
+        for name, share in shares.items():
+            expected += share * log_uniform(parts[f"{name}.scale"], parts[f"{name}.scale_log_variance"]).sum()
+    assert "logits.scale" not in parts
     assert network.kl().item() == pytest.approx(expected, rel=1e-5)
 
 

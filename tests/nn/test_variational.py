@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_mcu.nn.modules import WeightedLayer
-from sparse_mcu.nn.variational import NOISE_POOL, Noise, log_alpha, log_uniform_kl, sample_sums, standard_normal_kl
+from sparse_mcu.nn.variational import (
+    NOISE_POOL,
+    Noise,
+    log_alpha,
+    log_uniform_kl,
+    sample_sums,
+    standard_normal_kl,
+    suggested_bits,
+)
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
@@ -123,3 +131,16 @@ def test_noise_has_any_shape_and_is_not_repeated_within_a_draw(rows, columns):
     drawn = Noise().draw(torch.Size((rows, columns)), torch.empty(0))
     assert drawn.shape == (rows, columns)
     assert len(torch.unique(drawn)) > 0.95 * rows * columns
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_suggested_bits_are_the_fewest_whose_rounding_is_within_the_posterior(bits):
+    weight = torch.randn(8, 400, generator=torch.Generator().manual_seed(0)).clamp(-2.5, 2.5)
+    weight[:, 0] = 2.5  # every channel is rounded in the same steps
+    weight[:, 200:] = 0  # pruned: exact at any width, whatever the posterior says
+    step = 2.5 / (2 ** (bits - 1) - 1)
+    rounded = (torch.round(weight / step) * step - weight)[:, 1:200]
+    assert rounded.square().mean() == pytest.approx(step**2 / 12, rel=0.25 if bits == 2 else 0.1)  # what the rule supposes
+    log_variance = torch.full_like(weight, 10.0)
+    log_variance[:, :200] = math.log(1.01 * step**2 / 12)
+    assert suggested_bits(weight, log_variance) == bits

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from sparse_mcu.nn.folded import FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, Noise, log_alpha, sample_sums
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, Noise, log_alpha, sample_sums, suggested_bits
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
@@ -49,10 +49,10 @@ class FixedLayer(nn.Module):
 class WeightedLayer(nn.Module):
     """A convolution (full or depthwise) or a fully connected layer. O: its output channels.
 
-    ``scaled`` gives it a scale per output channel where the method asks for one: the logits, which cannot leave, have none.
+    ``scale_share`` says how much the KL divergence of a channel's scale counts; 0: the channels cannot leave, and have none.
     """
 
-    def __init__(self, layer: Layer, pruning: Pruning, scaled: bool, generator: torch.Generator, noise: Noise) -> None:
+    def __init__(self, layer: Layer, pruning: Pruning, scale_share: float, generator: torch.Generator, noise: Noise) -> None:
         super().__init__()
         assert layer.weight_shape is not None
         self.layer = layer
@@ -67,9 +67,10 @@ class WeightedLayer(nn.Module):
         self.beta = _constant((channels,), 0.0) if layer.batch_norm else None
         self.register_buffer("mean", torch.zeros(channels) if layer.batch_norm else None)
         self.register_buffer("variance", torch.ones(channels) if layer.batch_norm else None)
-        scaled = scaled and pruning.method in ("structured", "both")
+        scaled = scale_share > 0 and pruning.method in ("structured", "both")
         self.scale = _constant((channels,), 1.0) if scaled else None
         self.scale_log_variance = _constant((channels,), INITIAL_LOG_VARIANCE) if scaled else None
+        self.register_buffer("scale_share", torch.full((channels,), scale_share) if scaled else None, persistent=False)
         # While pruning is fixed: 1 for what stays. Part of no saved state, for the posterior tells it again.
         self.register_buffer("weight_mask", None, persistent=False)
         self.register_buffer("scale_mask", None, persistent=False)
@@ -148,6 +149,11 @@ class WeightedLayer(nn.Module):
         _keep(self.scale, self.scale_log_variance, self.scale_mask, self.threshold)
         self.weight_mask = self.scale_mask = None
         self.pruning_fixed = False
+
+    @torch.no_grad()
+    def suggested_bits(self) -> int:
+        """Return the bits per weight that the posterior asks for; 8 without one."""
+        return 8 if self.log_variance is None else suggested_bits(self.effective_weight(), self.log_variance)
 
     @torch.no_grad()
     def fold(self) -> FoldedLayer:

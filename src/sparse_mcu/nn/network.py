@@ -1,6 +1,6 @@
 """An architecture as a trainable network. It is built by walking ``space.layers``, as the cost and the integer graph are."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +12,12 @@ from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedNetwork
 from sparse_mcu.nn.modules import FixedLayer, WeightedLayer
+from sparse_mcu.nn.spaces import channel_spaces, weights_per_channel
 from sparse_mcu.nn.variational import LARGEST_LOG_ALPHA, Noise, log_alpha, log_uniform_kl, standard_normal_kl
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
+
+SHARE_PER_WEIGHT = 0.1  # at which a strength means about as much for every pruning method
 
 Weights = dict[str, npt.NDArray[np.float32]]
 """All that a network has learnt, as "layer.part"; parts are named in ``modules.WeightedLayer``. Saved as safetensors."""
@@ -28,15 +31,12 @@ class Network(nn.Module):
         self.architecture = architecture
         self.layers = layers(architecture)
         self.noise = Noise()
-        generator = torch.Generator().manual_seed(seed)
-        self.operations = nn.ModuleList(self._operation(layer, generator) for layer in self.layers)
-
-    def _operation(self, layer: Layer, generator: torch.Generator) -> nn.Module:
-        if layer.weight_shape is None:
-            return FixedLayer(layer)
-        hidden = self.architecture.head.hidden is not None
-        scaled = layer.op != "linear" or (hidden and layer.name != LOGITS)
-        return WeightedLayer(layer, self.architecture.training.pruning, scaled, generator, self.noise)
+        generator, pruning = torch.Generator().manual_seed(seed), architecture.training.pruning
+        shares = _scale_shares(self.layers)
+        self.operations = nn.ModuleList(
+            WeightedLayer(layer, pruning, shares[layer.name], generator, self.noise) if layer.weights else FixedLayer(layer)
+            for layer in self.layers
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images (B, C, H, W), float32 in [0, 1], to logits (B, classes)."""
@@ -56,21 +56,19 @@ class Network(nn.Module):
     def kl(self) -> Tensor:
         """Return the KL divergence of the posterior from its prior for the whole network, in nats; 0 without pruning.
 
-        The terms are computed on all layers at once: in small networks the number of operations is what costs.
+        Each scale counts ``scale_share`` times. The terms are computed on all layers at once: in small networks the number of
+        operations is what costs.
         """
-        sparse: _Pairs = []
-        normal: _Pairs = []
-        for layer in self.weighted():
-            if layer.log_variance is not None:
-                (sparse if layer.sparse else normal).append((layer.weight, layer.log_variance))
-            if layer.scale is not None and layer.scale_log_variance is not None:
-                sparse.append((layer.scale, layer.scale_log_variance))
-        total = torch.zeros((), device=next(self.parameters()).device)
-        if sparse:
-            alpha = log_alpha(*_joined(sparse)).clamp(max=LARGEST_LOG_ALPHA)
-            total = total + log_uniform_kl(alpha).sum()
-        if normal:
-            total = total + standard_normal_kl(*_joined(normal)).sum()
+        layers = list(self.weighted())
+        scaled = [layer for layer in layers if layer.scale is not None]
+        total = torch.zeros((), device=layers[0].weight.device)
+        if self.architecture.training.pruning.method != "none":
+            weights, log_variances = _joined(layers, "weight"), _joined(layers, "log_variance")
+            divergence = _sparse_kl if layers[0].sparse else standard_normal_kl
+            total = total + divergence(weights, log_variances).sum()
+        if scaled:
+            divergences = _sparse_kl(_joined(scaled, "scale"), _joined(scaled, "scale_log_variance"))
+            total = total + torch.dot(divergences, _joined(scaled, "scale_share"))
         return total
 
     def fix_pruning(self) -> None:
@@ -123,10 +121,21 @@ class Network(nn.Module):
         return named
 
 
-_Pairs = list[tuple[Tensor, Tensor]]  # means and log variances
+def _joined(layers: Iterable[WeightedLayer], part: str) -> Tensor:
+    """Return one part of all ``layers`` as one vector."""
+    return torch.cat([getattr(layer, part).flatten() for layer in layers])
 
 
-def _joined(pairs: _Pairs) -> tuple[Tensor, Tensor]:
-    """Return all means and all log variances as two vectors."""
-    means, log_variances = zip(*pairs, strict=True)
-    return torch.cat([m.flatten() for m in means]), torch.cat([v.flatten() for v in log_variances])
+def _sparse_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    return log_uniform_kl(log_alpha(mean, log_variance).clamp(max=LARGEST_LOG_ALPHA))
+
+
+def _scale_shares(layers: Sequence[Layer]) -> dict[str, float]:
+    """Return how much the divergence of a channel's scale counts, for each layer; 0 where the channels cannot leave.
+
+    The bound counts a scale once, however much depends on it: a few nats against all that a channel contributes, which takes
+    very long trainings to show. Here it counts in proportion to the weights that leave with the channel, and at least once.
+    """
+    spaces, leaving = channel_spaces(layers), weights_per_channel(layers)
+    shares = {layer.name: max(1.0, SHARE_PER_WEIGHT * leaving[layer.name]) for layer in layers}
+    return {name: 0.0 if spaces[name] in (spaces[INPUT], spaces[LOGITS]) else share for name, share in shares.items()}

@@ -26,3 +26,14 @@ def channel_spaces(layers: Sequence[Layer]) -> dict[str, str]:
         first = next(name for name in root if name in joined)
         root = {name: first if space in joined else space for name, space in root.items()}
     return root
+
+
+def weights_per_channel(layers: Sequence[Layer]) -> dict[str, int]:
+    """Return how many weights leave with one channel of each layer's space: its rows, and what reads it elsewhere."""
+    spaces = channel_spaces(layers)
+    count = dict.fromkeys(spaces.values(), 0)
+    for layer in layers:
+        count[spaces[layer.name]] += layer.weights // layer.out_shape[0]
+        if begins_space(layer):
+            count[spaces[layer.inputs[0]]] += layer.weights // layer.in_shape[0]
+    return {layer.name: count[spaces[layer.name]] for layer in layers}

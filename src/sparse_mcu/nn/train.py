@@ -7,8 +7,9 @@ left, and the batch norm statistics, settle to the network that runs on the devi
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ DRAWN_RATE_FLOOR = 0.3
 # Adam moves a parameter by about its learning rate per step. Whatever the number of steps, log σ² must be able to come from its
 # initial value to where log α is above the threshold.
 LOG_VARIANCE_TRAVEL = 10.0
+SCALE_RATE = 3.0  # times the learning rate: a scale has to come from 1 to nearly 0, weights begin near 0
 # PyTorch's 0.999 remembers the large gradients of the first steps for longer than a whole training run on a small data set takes.
 ADAM_BETAS = (0.9, 0.95)
 EVALUATION_BATCH = 1024
@@ -46,10 +48,11 @@ class Epoch:
 
 @dataclass(frozen=True, slots=True)
 class TrainingLog:
-    """The epochs in order. ``complete`` is False where the deadline ended the training early."""
+    """The epochs in order, and what the posterior says about the weights."""
 
     epochs: tuple[Epoch, ...]
-    complete: bool
+    complete: bool  # False where the deadline ended the training early
+    suggested_bits: dict[str, int]  # layer -> bits per weight whose rounding the posterior finds harmless; 8 without one
 
 
 def train(
@@ -144,7 +147,8 @@ class _Trainer:
         self.network.fix_pruning()
         self.network.release_pruning()
         self.network.eval()
-        return TrainingLog(tuple(epochs), complete=len(epochs) == self.training.epochs)
+        bits = {layer.layer.name: layer.suggested_bits() for layer in self.network.weighted()}
+        return TrainingLog(tuple(epochs), complete=len(epochs) == self.training.epochs, suggested_bits=bits)
 
     def _epoch(self) -> Epoch:
         start = time.perf_counter()
@@ -171,12 +175,12 @@ class _Trainer:
         kl_weight = self._kl_weight()
         objective = loss if kl_weight == 0 else loss + kl_weight * self.network.kl()
         rate = self._rate()
-        for optimiser, base_rate in self.optimisers:
+        for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
-                group["lr"] = rate * base_rate
+                group["lr"] = rate * group["full_rate"]
         torch.autograd.backward(objective)
-        for optimiser, _ in self.optimisers:
+        for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
         with torch.no_grad():
@@ -200,25 +204,31 @@ class _Trainer:
         ramp = min(1.0, (self.step + 1) / max(1.0, warmup_steps))
         return pruning.strength * ramp / len(self.data)
 
-    def _optimisers(self) -> list[tuple[torch.optim.Optimizer, float]]:
-        """Return each optimiser with its learning rate.
+    def _optimisers(self) -> list[torch.optim.Optimizer]:
+        """Return what moves the parameters; each group's ``full_rate`` is its learning rate before the schedule.
 
         Posterior variances are trained by Adam whatever moves the weights: their gradients are of the size of 1 / N.
         """
-        posterior = [p for name, p in self.network.named_parameters() if name.endswith("log_variance")]
-        decayed = [p for name, p in self.network.named_parameters() if name.endswith(".weight")]
-        rest = [p for name, p in self.network.named_parameters() if not name.endswith((".weight", "log_variance"))]
-        groups = [{"params": decayed, "weight_decay": self.training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-        rate = self.training.learning_rate
-        weights: torch.optim.Optimizer = (
-            torch.optim.AdamW(groups, lr=rate, betas=ADAM_BETAS, fused=True)
+        named = dict(self.network.named_parameters())
+        rate, decay = self.training.learning_rate, self.training.weight_decay
+        variances = [name for name in named if name.endswith("log_variance")]
+        scales = [name for name in named if name.endswith(".scale")]
+        weights = [name for name in named if name.endswith(".weight")]
+        rest = named.keys() - {*variances, *scales, *weights}
+
+        def group(names: Iterable[str], full_rate: float, weight_decay: float = 0.0) -> dict[str, Any]:
+            return {"params": [named[name] for name in names], "full_rate": full_rate, "weight_decay": weight_decay}
+
+        groups = [group(weights, rate, decay), group(sorted(rest), rate), group(scales, SCALE_RATE * rate)]
+        optimisers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(groups, betas=ADAM_BETAS, fused=True)
             if self.training.optimiser == "adam"
             else torch.optim.SGD(groups, lr=rate, momentum=0.9, nesterov=True, fused=True)
-        )
-        if not posterior or self.step >= self.drawn_epochs * self.batches:
-            return [(weights, rate)]
-        travel = LOG_VARIANCE_TRAVEL / (self.drawn_epochs * self.batches)
-        return [(weights, rate), (torch.optim.Adam(posterior, lr=travel, betas=ADAM_BETAS, fused=True), travel)]
+        ]
+        if variances and self.step < self.drawn_epochs * self.batches:
+            travel = LOG_VARIANCE_TRAVEL / (self.drawn_epochs * self.batches)
+            optimisers.append(torch.optim.Adam([group(variances, travel)], betas=ADAM_BETAS, fused=True))
+        return optimisers
 
 
 def _cosine(progress: float, floor: float) -> float:

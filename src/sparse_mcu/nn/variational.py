@@ -38,6 +38,25 @@ def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     return 0.5 * (log_variance.exp() + mean.square() - 1.0 - log_variance)
 
 
+def suggested_bits(
+    weight: Tensor,  # (O, ...), 0 where pruned
+    log_variance: Tensor,  # of the same shape
+) -> int:
+    """Return the fewest of 2, 4 and 8 bits whose rounding adds no more noise than the posterior found harmless.
+
+    Rounding to b bits, symmetric per output channel, has steps of max|w| / (2^(b-1) - 1) and adds step²/12 to each weight.
+    """
+    kept = weight != 0
+    harmless = torch.where(kept, log_variance.exp(), 0.0).sum()
+    largest = weight.abs().flatten(1).amax(1)  # (O,)
+    weights = kept.flatten(1).sum(1)  # (O,)
+    for bits in (2, 4):
+        step = largest / (2 ** (bits - 1) - 1)
+        if (weights * step.square() / 12).sum() <= harmless:
+            return bits
+    return 8
+
+
 class Noise:
     """Standard normal numbers: a pool that is drawn once per ``refresh`` and read from random places.
 
