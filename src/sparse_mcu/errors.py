@@ -28,6 +28,10 @@ class ArchitectureError(UserError):
     """An architecture that cannot be built, or JSON that does not describe one."""
 
 
+class NetworkError(UserError):
+    """A network that a user brings along and that cannot be read, or that the integer arithmetic cannot express."""
+
+
 class BoardError(UserError):
     """An unknown board, or one that cannot do what was asked of it."""
 

@@ -1,5 +1,6 @@
 """A trained network ready for quantisation: pruned, batch norm folded, plain arrays. All of ``quant`` starts from it."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,11 +13,17 @@ Float32Array = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FoldedLayer:
-    """A layer with its effective weights (``layer.weight_shape``, zeros where pruned) and bias (O,); None where it has none."""
+    """A layer with its effective weights (``layer.weight_shape``, zeros where pruned) and bias (O,); None where it has none.
+
+    ``ceiling`` is where its ReLU stops rising (6 of a ReLU6), ``scale`` the real value of a step of its 8-bit output where the
+    network was trained with one; a quantiser chooses it where it is None.
+    """
 
     layer: Layer
     weight: Float32Array | None
     bias: Float32Array | None
+    ceiling: float = math.inf
+    scale: float | None = None
 
 
 FoldedNetwork = tuple[FoldedLayer, ...]

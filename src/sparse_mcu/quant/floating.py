@@ -23,7 +23,7 @@ def float_tensors(
     tensors: dict[str, FloatArray] = {INPUT: images.transpose(0, 2, 3, 1).astype(np.float32) / np.float32(255)}
     for folded in network:
         sums = float_sums(folded, tensors)
-        tensors[folded.layer.name] = np.maximum(sums, 0) if folded.layer.relu else sums
+        tensors[folded.layer.name] = np.clip(sums, 0, np.float32(folded.ceiling)) if folded.layer.relu else sums
     return tensors
 
 

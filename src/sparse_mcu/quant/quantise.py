@@ -38,6 +38,7 @@ from sparse_mcu.quant.graph import (
     TensorType,
 )
 from sparse_mcu.quant.interpreter import IntegerArray, UInt8Array, convolution_sums, run, run_op
+from sparse_mcu.quant.lift import lift
 from sparse_mcu.quant.scales import Tensors, tensor_types
 from sparse_mcu.quant.verify import verify
 from sparse_mcu.space.layers import INPUT, Layer
@@ -65,13 +66,16 @@ def quantise(
 ) -> IntegerGraph:
     """Return ``network`` as an integer graph, with scales that suit the ``calibration`` images; a few hundred are enough.
 
-    Raises QuantisationError if the network's values on them are not finite.
+    Raises QuantisationError if the network's values on them are not finite, NetworkError if it pads what may be negative.
     """
     images = calibration[:: -(-len(calibration) // CALIBRATION_IMAGES)]
     reference = float_tensors(network, images)
     for name, values in reference.items():
         if not np.isfinite(values).all():
             raise QuantisationError(f"a network's values must be finite, but {name} has some that are not")
+    lifted = lift(network, reference)
+    if lifted is not network:
+        network, reference = lifted, float_tensors(lifted, images)
     types = tensor_types(network, reference)
     integers: dict[str, IntegerArray] = {INPUT: np.ascontiguousarray(images.transpose(0, 2, 3, 1))}
     ops: list[Op] = []

@@ -27,8 +27,9 @@ def tensor_types(network: FoldedNetwork, reference: Tensors) -> dict[str, Tensor
     """Return the type of the input and of what every layer writes; a tensor that is always zero has its input's scale."""
     types = {INPUT: TensorType(_shape(reference[INPUT]), "uint8", INPUT_SCALE)}
     layers = [folded.layer for folded in network]
-    signed = _signed(layers)
-    shared = _summand_scales(layers, signed, reference)
+    given = {folded.layer.name: folded.scale for folded in network if folded.scale is not None}
+    signed = signed_layers(layers)
+    shared = _summand_scales(layers, signed, given, reference)
     for layer in layers:
         values, input_scale = reference[layer.name], types[layer.inputs[0]].scale
         if layer.op == "max_pool":
@@ -37,6 +38,8 @@ def tensor_types(network: FoldedNetwork, reference: Tensors) -> dict[str, Tensor
             scale = _halved(input_scale, rounding_scale(values))
         elif layer.name in shared:
             scale = shared[layer.name]
+        elif layer.name in given and layer.name not in signed:
+            scale = given[layer.name]
         else:
             scale = (signed_scale(values) if layer.name in signed else rounding_scale(values)) or input_scale
         types[layer.name] = TensorType(_shape(values), "int16" if layer.name in signed else "uint8", scale)
@@ -61,8 +64,8 @@ def signed_scale(*values: FloatArray) -> float:
     return HEADROOM * max(float(np.abs(v).max()) for v in values) / 32767
 
 
-def _signed(layers: Collection[Layer]) -> set[str]:
-    """Names of the layers that can write a negative value."""
+def signed_layers(layers: Collection[Layer]) -> set[str]:
+    """Return the names of the layers that can write a negative value."""
     signed: set[str] = set()
     for layer in layers:
         weighted = layer.weight_shape is not None
@@ -71,7 +74,9 @@ def _signed(layers: Collection[Layer]) -> set[str]:
     return signed
 
 
-def _summand_scales(layers: Collection[Layer], signed: set[str], reference: Tensors) -> dict[str, float]:
+def _summand_scales(
+    layers: Collection[Layer], signed: set[str], given: Mapping[str, float], reference: Tensors
+) -> dict[str, float]:
     """Return the scales of the signed summands of additions, and of the sum where it is signed too.
 
     The summands of one addition share a scale that is the sum's own, or a power of two times it: then no multiplication is left.
@@ -83,7 +88,7 @@ def _summand_scales(layers: Collection[Layer], signed: set[str], reference: Tens
             continue
         together = summands | {layer.name} if layer.name in signed else summands
         scale = signed_scale(*(reference[name] for name in together))
-        of_sum = 0.0 if layer.name in signed else rounding_scale(reference[layer.name])
+        of_sum = 0.0 if layer.name in signed else given.get(layer.name, rounding_scale(reference[layer.name]))
         if scale > 0 and of_sum > 0:
             scale = of_sum * 2.0 ** math.ceil(math.log2(scale / of_sum))
         if scale > 0:
