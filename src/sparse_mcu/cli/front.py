@@ -6,8 +6,6 @@ from typing import Any
 from sparse_mcu.cli.output import print_json, print_lines, print_table
 from sparse_mcu.run import Run
 
-COLUMNS = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">MACs", ">cycles", ">ms", "stage")
-
 
 def show(path: Path, as_json: bool) -> None:
     """Print the front of the run at ``path``."""
@@ -24,23 +22,26 @@ def show_front(run: Run, as_json: bool) -> None:
     if not rows:
         print_lines([f"no network of {run.path} is within {budget} yet"])
         return
-    print_table(COLUMNS, map(_cells, rows), marked=0)
+    unit = run.board.time_unit
+    header = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">MACs", f">{unit}", ">ms", "stage")
+    print_table(header, map(_cells, rows), marked=0)
     print_lines(
         [
             "",
             f"Best within {budget}: trial {rows[0]['number']}.",
-            f"Accuracy of the 8-bit network on the validation split; bytes and cycles as predicted for {run.board.title}.",
+            f"Accuracy of the 8-bit network on the validation split; bytes and {unit} as predicted for {run.board.title}.",
         ]
     )
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     counts = (row[name] for name in ("flash_bytes", "ram_bytes", "model_size", "macs", "cycles"))
+    milliseconds = row["milliseconds"]
     return (
         str(row["number"]),
         f"{row['validation_accuracy']:.2%}",
         *(f"{count:,.0f}" for count in counts),
-        f"{row['milliseconds']:.1f}",
+        "-" if milliseconds is None else f"{milliseconds:.1f}",
         row["stage"] or "",
     )
 

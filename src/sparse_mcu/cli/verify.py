@@ -50,7 +50,7 @@ def _print(model: Model, verification: Verification) -> None:
     measured = verification.measured
     figures = (None,) * 3 if measured is None else (measured.flash_bytes, measured.ram_bytes, measured.cycles)
     print_lines([f"trial {model.number} on {verification.board}, {verification.images} test images", ""])
-    rows = zip(("flash bytes", "RAM bytes", "cycles"), figures, predicted, strict=True)
+    rows = zip(("flash bytes", "RAM bytes", verification.time_unit), figures, predicted, strict=True)
     print_table(("", ">measured", ">predicted", ">difference"), [_compare(*row) for row in rows])
     print_lines(["", *_lines(verification)])
 
@@ -66,7 +66,8 @@ def _lines(verification: Verification) -> Iterator[str]:
     places = {"NumPy": verification.numpy_accuracy, "C on this machine": verification.host_accuracy}
     if measured is not None:
         places["C on the simulated board"] = measured.accuracy
-        yield f"an inference takes {measured.milliseconds:.1f} ms; {measured.compiler}; {measured.simulator}"
+        time = "" if measured.milliseconds is None else f"an inference takes {measured.milliseconds:.1f} ms; "
+        yield f"{time}{measured.compiler}; {measured.simulator}"
     yield "test accuracy: " + ", ".join(f"{place} {accuracy:.2%}" for place, accuracy in places.items())
     yield f"multiply-accumulates: {verification.nonzero_macs:,} of {verification.macs:,}"
     agree = verification.mismatches == 0

@@ -45,7 +45,10 @@ class Model:
             return ledger.graph(self.number)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the model's figures. Bytes and cycles are those predicted for the run's board."""
+        """Return the model's figures. Bytes and cycles are those predicted for the run's board.
+
+        On boards that count instructions (see ``Board.time_unit``) these are what is called cycles, and milliseconds is None.
+        """
         measured = {name: value for name, value in self.trial.objectives.items() if name != "error"}
         return {
             "number": self.number,
