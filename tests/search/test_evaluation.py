@@ -85,7 +85,7 @@ def test_a_child_begins_with_what_its_parent_learnt(evaluation: Evaluation) -> N
 
 def test_the_deadline_ends_the_training_but_not_the_measuring() -> None:
     late = evaluate(Candidate(ARCHITECTURE, UNO, seed=5), DATA, "cpu", 0.0)
-    assert late.log["training"] == {"epochs": (), "complete": False}
+    assert late.log["training"]["complete"] is False and len(late.log["training"]["epochs"]) == 0
     assert late.objectives.keys() == UNITS.keys()
 
 

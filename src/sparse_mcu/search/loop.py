@@ -51,15 +51,16 @@ def search(
     where the device is not there, and SparseMcuError where no candidate can be evaluated.
     """
     start = time.monotonic()
-    with single_thread(), Workers(evaluate, dataset, _device(options.device), options.workers) as workers:
-        session = _Session(dataset, options, ledger, observer, workers, start)
-        try:
-            session.run()
-            return "finished"
-        except KeyboardInterrupt:
-            return "interrupted"
-        finally:
-            session.end()
+    try:
+        with single_thread(), Workers(evaluate, dataset, _device(options.device), options.workers) as workers:
+            session = _Session(dataset, options, ledger, observer, workers, start)
+            try:
+                session.run()
+            finally:
+                session.end()
+    except KeyboardInterrupt:
+        return "interrupted"
+    return "finished"
 
 
 class _Session:

@@ -38,7 +38,7 @@ QUASI_TRIALS = 8
 POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
 MAX_MORPHS = 3  # in a row, from a parent to its child
-REFUSALS = 500  # quasi-random points refused in a row before the budget is taken to hold no network
+REFUSALS = 200  # quasi-random points refused in a row before the budget is taken to hold no network
 
 
 @dataclass(frozen=True, slots=True)
