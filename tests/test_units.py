@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparse_mcu.errors import UserError
-from sparse_mcu.units import format_seconds, parse_bytes, parse_seconds
+from sparse_mcu.units import Range, format_seconds, parse_bytes, parse_range, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,14 @@ def test_seconds_survive_formatting_within_the_unit_that_is_dropped(seconds: int
 
 def test_seconds_are_formatted_by_size() -> None:
     assert [format_seconds(value) for value in (-1, 0, 45.9, 125, 3720)] == ["0s", "0s", "45s", "2m05s", "1h02m"]
+
+
+@pytest.mark.parametrize("text, low, high", [("0,1", 0, 1), ("0, 255", 0, 255), ("-1,1", -1, 1), ("-2.5,1e1", -2.5, 10)])
+def test_ranges(text: str, low: float, high: float) -> None:
+    assert parse_range(text) == Range(low, high)
+
+
+@pytest.mark.parametrize("text", ["", "1", "1,0", "0,0", "0,1,2", "0,nan", "0,inf", "a,b"])
+def test_what_is_no_range(text: str) -> None:
+    with pytest.raises(UserError, match="a range is two numbers, the smaller first"):
+        parse_range(text)

@@ -1,11 +1,21 @@
-"""Sizes and times as people write them: ``2K`` is 2048 bytes, ``10m`` is 600 seconds; and back.
+"""Sizes, times and ranges as people write them: ``2K`` is 2048 bytes, ``10m`` is 600 seconds, ``-1,1`` is a range; and back.
 
 A kilobyte is 1024 bytes throughout, as in the data sheets of microcontrollers.
 """
 
+import math
 import re
+from typing import NamedTuple
 
 from sparse_mcu.errors import UserError
+
+
+class Range(NamedTuple):
+    """Two numbers, the smaller first."""
+
+    low: float
+    high: float
+
 
 _BYTES = {"": 1, "k": 1024, "m": 1024**2}
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -31,6 +41,17 @@ def parse_seconds(text: str) -> float:
     if seconds <= 0:
         raise UserError(f"a time is a number above zero and a unit such as 90s, 10m or 1h, but is {text!r}")
     return seconds
+
+
+def parse_range(text: str) -> Range:
+    """Return the range that ``text`` such as 0,255 or -1,1 names."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not low < high or math.isinf(low) or math.isinf(high):
+        raise UserError(f"a range is two numbers, the smaller first, such as 0,255 or -1,1, but is {text!r}")
+    return Range(low, high)
 
 
 def format_seconds(seconds: float) -> str:

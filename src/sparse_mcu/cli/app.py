@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from sparse_mcu.errors import UserError
-from sparse_mcu.units import parse_bytes, parse_seconds
+from sparse_mcu.units import Range, parse_bytes, parse_range, parse_seconds
 
 T = TypeVar("T")
 
@@ -35,6 +35,7 @@ ModelName = Annotated[str, typer.Option(metavar="best|N", help="The most accurat
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on stdout.")]
 BYTES = _parser(parse_bytes)
 SECONDS = _parser(parse_seconds)
+RANGE = _parser(parse_range)
 
 
 def _print_version(wanted: bool) -> None:
@@ -171,4 +172,32 @@ def verify(
     from sparse_mcu.cli.verify import verify as command
 
     if not command(run, model, board, data, as_json):
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: sparse-mcu compile net.onnx --calibrate mnist.npz --board arduino-uno --out build/")
+def compile(
+    network: Annotated[Path, typer.Argument(metavar="NET", help="An ONNX file, float or quantised (QDQ).")],
+    calibrate: Annotated[str, typer.Option(metavar="DATA", help="Images like those it was trained on; DATA as for data check.")],
+    board: Annotated[str, typer.Option(metavar="NAME", help="The board to compile for; boards lists them.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write.")] = Path("build"),
+    input_range: Annotated[
+        Range | None,
+        typer.Option(
+            parser=RANGE,
+            metavar="LOW,HIGH",
+            show_default="0,1",
+            help="What the network takes for black and white, as 0,255 or -1,1.",
+        ),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Also run 500 test images on the simulated board.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Quantise a network that was trained elsewhere and write it as source code.
+
+    Exit status 1 where --verify finds that the interpreter, the C on this machine and the C on the board differ in any logit.
+    """
+    from sparse_mcu.cli.compile import compile as command
+
+    if not command(network, calibrate, board, input_range or (0.0, 1.0), out, verify, as_json):
         raise typer.Exit(1)

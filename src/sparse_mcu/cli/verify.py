@@ -13,7 +13,7 @@ from sparse_mcu.cli.output import print_json, print_lines, print_table
 from sparse_mcu.deploy.simulation import Progress
 from sparse_mcu.deploy.verification import Verification
 from sparse_mcu.errors import ToolchainError
-from sparse_mcu.run import Model, Run
+from sparse_mcu.run import Run
 
 
 def verify(path: Path, name: str, board: str | None, data: str | None, as_json: bool) -> bool:
@@ -22,19 +22,19 @@ def verify(path: Path, name: str, board: str | None, data: str | None, as_json: 
     Raises ToolchainError, after the figures of this machine, where ``board`` cannot be simulated here.
     """
     model = Run.load(path).model(name)
-    with _shown() as progress:
+    with shown() as progress:
         verification = model.verify(board, data, progress)
     if as_json:
         print_json({"model": model.number, **verification.to_json()})
     else:
-        _print(model, verification)
+        print_verification(verification, f"trial {model.number}")
     if verification.not_simulated is not None:
         raise ToolchainError(verification.not_simulated)
     return verification.mismatches == 0
 
 
 @contextlib.contextmanager
-def _shown() -> Iterator[Progress | None]:
+def shown() -> Iterator[Progress | None]:
     """Yield what shows the images simulated on stderr, where that is a terminal."""
     if not sys.stderr.isatty():
         yield None
@@ -45,11 +45,12 @@ def _shown() -> Iterator[Progress | None]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _print(model: Model, verification: Verification) -> None:
+def print_verification(verification: Verification, name: str) -> None:
+    """Print what was measured beside what was predicted, and whether all agree."""
     predicted = (verification.predicted_flash_bytes, verification.predicted_ram_bytes, verification.predicted_cycles)
     measured = verification.measured
     figures = (None,) * 3 if measured is None else (measured.flash_bytes, measured.ram_bytes, measured.cycles)
-    print_lines([f"trial {model.number} on {verification.board}, {verification.images} test images", ""])
+    print_lines([f"{name} on {verification.board}, {verification.images} test images", ""])
     rows = zip(("flash bytes", "RAM bytes", verification.time_unit), figures, predicted, strict=True)
     print_table(("", ">measured", ">predicted", ">difference"), [_compare(*row) for row in rows])
     print_lines(["", *_lines(verification)])
