@@ -1,7 +1,7 @@
-"""Two classical models on `digits`, to stand beside the networks: logistic regression and a random forest.
+"""What `digits` can be told apart with otherwise: logistic regression, a random forest, and random search in the same Ω.
 
-Each is fitted on the training split for every setting in its grid, chosen on the validation split, of equal ones the smallest,
-and tested once. Sizes are what a plain float32 program stores, and nothing else: no code, no working memory.
+Each classical model is fitted on the training split for every setting in its grid, chosen on the validation split, of equal ones
+the smallest, and tested once. Sizes are what a plain float32 program stores, and nothing else: no code, no working memory.
 
     logistic regression   4 bytes per coefficient and intercept
     forest                16 bytes per split (feature, threshold, two children) and 4 bytes per class and leaf (probabilities)
@@ -9,15 +9,22 @@ and tested once. Sizes are what a plain float32 program stores, and nothing else
 The networks have 8-bit numbers. So could a forest: with byte thresholds and probabilities and the left child next in memory,
 a split takes 4 bytes and a leaf of ten classes 10, a quarter of what is counted here.
 
-    python benchmarks/baselines_digits.py [--seed 0] [--json]
+The networks are for an arduino-uno with 1 KB of RAM and 8 KB of flash, as in `make demo`; their bytes are flash, code included.
+Random search and the search have the same Ω, the same number of trials and the same evaluation. Random search draws uniformly
+from what can fit by the same bounds, and trains for as many epochs as it draws; either way the most accurate network on the
+validation split within the budget is tested once.
+
+    python benchmarks/baselines_digits.py [--seed 0] [--trials 40] [--json]
 """
 
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 from rich.box import SIMPLE
@@ -28,11 +35,21 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from sparse_mcu.data import Dataset, Split, load
+from sparse_mcu.deploy.boards import board
+from sparse_mcu.quant.graph import IntegerGraph
+from sparse_mcu.search import Budget, Candidate, Evaluation, Ledger, SearchOptions, evaluate, search
+from sparse_mcu.search.evaluation import error
+from sparse_mcu.search.feasibility import Feasibility
+from sparse_mcu.search.stages import with_stages
+from sparse_mcu.search.workers import TrainingData
+from sparse_mcu.space.limits import SpaceLimits
+from sparse_mcu.space.suggest import sample
 
 INVERSE_REGULARISATIONS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 TREES = (1, 2, 3, 5, 8, 12, 20, 50, 100, 300)
 DEPTHS = (3, 4, 5, 6, 8, 10, None)
 FLASH_BYTES = 8192  # what the networks of `make demo` may take
+BOARD, BUDGET = board("arduino-uno"), Budget(ram_bytes=1024, flash_bytes=FLASH_BYTES)
 FLOAT_BYTES = 4
 SPLIT_BYTES = 16  # int32 feature, float32 threshold, two int32 children
 
@@ -103,6 +120,41 @@ def forest_bytes(forest: RandomForestClassifier) -> int:
     return int(SPLIT_BYTES * splits + FLOAT_BYTES * forest.n_classes_ * leaves)
 
 
+def network_rows(dataset: Dataset, seed: int, trials: int) -> list[Row]:
+    """Return the best network that random search finds, and the best that the search finds."""
+    return [random_search(dataset, seed, trials), guided_search(dataset, seed, trials)]
+
+
+def random_search(dataset: Dataset, seed: int, trials: int) -> Row:
+    limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, BUDGET.ram_bytes, BUDGET.flash_bytes)
+    limits = with_stages(limits, len(dataset.train))
+    data = TrainingData(dataset.train, dataset.validation)
+    rng = np.random.default_rng(seed)
+    evaluations: list[Evaluation] = []
+    while len(evaluations) < trials:
+        architecture = sample(limits, rng)
+        if Feasibility(BOARD, BUDGET).shortfall(architecture) is None:
+            evaluations.append(evaluate(Candidate(architecture, BOARD, seed=len(evaluations)), data, "cpu", None))
+    within = [evaluation for evaluation in evaluations if BUDGET.keeps(evaluation.objectives)]
+    best = min(within, key=lambda evaluation: (evaluation.objectives["error"], evaluation.objectives["flash_bytes"]))
+    return network_row("random search", trials, best.graph, best.objectives, dataset)
+
+
+def guided_search(dataset: Dataset, seed: int, trials: int) -> Row:
+    options = SearchOptions(BOARD, BUDGET, trials=trials, seed=seed, device="cpu")
+    with tempfile.TemporaryDirectory() as directory, Ledger.create(Path(directory)) as ledger:
+        search(dataset, options, ledger, lambda progress: None)
+        best = ledger.best(BUDGET)
+        assert best is not None, "no network fits"
+        return network_row("sparse-mcu", trials, ledger.graph(best.number), best.objectives, dataset)
+
+
+def network_row(model: str, trials: int, graph: IntegerGraph, objectives: Mapping[str, float], dataset: Dataset) -> Row:
+    setting = f"{trials} trials, {int(objectives['ram_bytes'])} B RAM"
+    tested = 1.0 - error(graph, dataset.test)
+    return Row(model, setting, 1.0 - objectives["error"], tested, int(objectives["flash_bytes"]))
+
+
 def accuracy(classifier: ClassifierMixin, split: Split) -> float:
     return float(np.mean(classifier.predict(features(split)) == split.labels))
 
@@ -120,11 +172,13 @@ def show(rows: list[Row]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Classical models on digits, to stand beside the networks.")
-    parser.add_argument("--seed", type=int, default=0, help="of the forests")
+    parser = argparse.ArgumentParser(description="What digits can be told apart with otherwise.")
+    parser.add_argument("--seed", type=int, default=0, help="of the forests and of the searches")
+    parser.add_argument("--trials", type=int, default=40, help="of each search")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON")
     arguments = parser.parse_args()
-    rows = scikit_learn_rows(load("digits"), arguments.seed)
+    dataset = load("digits")
+    rows = scikit_learn_rows(dataset, arguments.seed) + network_rows(dataset, arguments.seed, arguments.trials)
     if arguments.json:
         print(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
     else:
