@@ -148,6 +148,14 @@ def test_seconds_used_last(ledger: Ledger) -> None:
         assert reopened.seconds_used == 12.5
 
 
+def test_limits_last(ledger: Ledger) -> None:
+    assert ledger.limits is None
+    ledger.limits = LIMITS
+    ledger.close()
+    with Ledger.open(ledger.directory) as reopened:
+        assert reopened.limits == LIMITS
+
+
 def test_a_reader_sees_what_another_process_is_writing(ledger: Ledger) -> None:
     add(ledger, (0.1, 3000.0, 300.0))
     script = "import sys, pathlib, sparse_mcu.search as s; print(len(s.Ledger.open(pathlib.Path(sys.argv[1])).records()))"

@@ -123,6 +123,18 @@ def test_time_of_earlier_sessions_counts(tmp_path: Path) -> None:
     assert len(records) == 1 and seen[-1].done == 1 and seen[-1].seconds_left == 0.0
 
 
+def test_a_search_keeps_to_the_limits_that_its_run_began_with(tmp_path: Path) -> None:
+    separable = dataclasses.replace(search_fakes.LIMITS, kinds=("separable",))
+    with Ledger.create(tmp_path) as ledger:
+        ledger.limits = separable
+    _, records, _ = run(tmp_path, search_fakes.evaluate_at_once, trials=3)
+    for record in records:
+        assert record.architecture is not None
+        assert {conv.kind for block in record.architecture.blocks for conv in block.convs} == {"separable"}
+    with Ledger.open(tmp_path) as ledger:
+        assert ledger.limits == separable
+
+
 def test_a_budget_too_small_for_any_network_is_told(tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="allow at least"):
         run(tmp_path / "ram", search_fakes.evaluate_at_once, budget=Budget(ram_bytes=40, flash_bytes=8192))

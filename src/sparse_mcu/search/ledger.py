@@ -25,7 +25,6 @@ from optuna.trial import TrialState
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import QueuePool
 
 from sparse_mcu.errors import RunError
 from sparse_mcu.quant.graph import IntegerGraph
@@ -42,7 +41,7 @@ DATABASE = "study.db"
 ARTIFACTS = "artifacts"
 STUDY = "sparse-mcu"
 GRAPH, WEIGHTS, LOG = "graph.safetensors", "weights.safetensors", "log.json"
-SECONDS_USED = "seconds_used"
+SECONDS_USED, LIMITS = "seconds_used", "limits"  # of the study
 # How long a reader or writer waits for the other's transaction, which takes milliseconds.
 LOCK_TIMEOUT_SECONDS = 30.0
 
@@ -64,7 +63,7 @@ class Ledger:
             raise RunError(f"a new search needs a directory without one, but {directory} has a {DATABASE}; resume it instead")
         with _writing(directory), _quiet():
             (directory / ARTIFACTS).mkdir(exist_ok=True)
-            storage = _storage(functools.partial(_writable, directory / DATABASE))
+            storage = _storage(directory / DATABASE, _writable)
             study = optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * len(MINIMISED))
             study.set_metric_names(list(MINIMISED))
             study.set_user_attr("units", UNITS)
@@ -78,7 +77,7 @@ class Ledger:
         """
         cls.open(directory).close()  # so that a file that is none of ours is not told to be one that cannot be written
         with _writing(directory):
-            ledger = cls._load(directory, functools.partial(_writable, directory / DATABASE))
+            ledger = cls._load(directory, _writable)
             ledger.seconds_used = ledger.seconds_used  # a directory that is read-only is told now, not when a trial is done
             ledger.interrupt_running()
         return ledger
@@ -89,15 +88,15 @@ class Ledger:
         if not (directory / DATABASE).is_file():
             raise RunError(f"a run directory holds a {DATABASE}, but {directory} does not; name one that search made")
         try:
-            return cls._load(directory, functools.partial(_connect, directory / DATABASE, "ro"))
+            return cls._load(directory, _readable)
         except (SQLAlchemyError, StorageInternalError, KeyError, RuntimeError) as error:
             raise RunError(
                 f"{directory / DATABASE} must be a study of sparse-mcu, but cannot be read: {_reason(error)}"
             ) from error
 
     @classmethod
-    def _load(cls, directory: Path, connect: Callable[[], sqlite3.Connection]) -> "Ledger":
-        storage = _storage(connect)
+    def _load(cls, directory: Path, connect: Callable[[Path], sqlite3.Connection]) -> "Ledger":
+        storage = _storage(directory / DATABASE, connect)
         return cls(directory, storage, optuna.load_study(study_name=STUDY, storage=storage))
 
     def __enter__(self) -> "Ledger":
@@ -196,6 +195,17 @@ class Ledger:
         with _writing(self.directory):
             self.study.set_user_attr(SECONDS_USED, seconds)
 
+    @property
+    def limits(self) -> SpaceLimits | None:
+        """The limits of Ω that the run began with: a later version that would choose others still goes on with these."""
+        stored = self.study.user_attrs.get(LIMITS)
+        return None if stored is None else SpaceLimits.from_json(stored)
+
+    @limits.setter
+    def limits(self, limits: SpaceLimits) -> None:
+        with _writing(self.directory):
+            self.study.set_user_attr(LIMITS, limits.to_json())
+
     def _record(self, trial: optuna.trial.FrozenTrial) -> TrialRecord:
         """Read ``trial``, once if it is finished: a search asks for all records again and again."""
         if trial.number not in self._finished:
@@ -236,13 +246,17 @@ def _preference(record: TrialRecord) -> tuple[float, float, float]:
     return record.objectives["error"], record.objectives["flash_bytes"], record.objectives["ram_bytes"]
 
 
-def _storage(connect: Callable[[], sqlite3.Connection]) -> RDBStorage:
-    return RDBStorage("sqlite://", engine_kwargs={"creator": connect, "poolclass": QueuePool})
+def _storage(database: Path, connect: Callable[[Path], sqlite3.Connection]) -> RDBStorage:
+    return RDBStorage(f"sqlite:///{database}", engine_kwargs={"creator": functools.partial(connect, database)})
 
 
 def _connect(database: Path, mode: str) -> sqlite3.Connection:
     uri = f"{database.absolute().as_uri()}?mode={mode}"
     return sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False)
+
+
+def _readable(database: Path) -> sqlite3.Connection:
+    return _connect(database, "ro")
 
 
 def _writable(database: Path) -> sqlite3.Connection:

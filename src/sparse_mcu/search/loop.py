@@ -71,11 +71,11 @@ class _Session:
     ) -> None:
         self._options, self._ledger, self._observer, self._workers = options, ledger, observer, workers
         budget = options.budget
-        images = len(dataset.train)
-        limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, budget.ram_bytes, budget.flash_bytes)
-        self._limits = with_stages(limits, images)
+        self._limits = self._fixed_limits(dataset)
         feasibility = Feasibility(options.board, budget)
-        ledger.study.sampler = SparseSampler(self._limits, budget, images, options.seed, self._used, feasibility.shortfall)
+        ledger.study.sampler = SparseSampler(
+            self._limits, budget, len(dataset.train), options.seed, self._used, feasibility.shortfall
+        )
         self._start = start - ledger.seconds_used  # earlier sessions count as if they had just been
         self._deadline = None if options.seconds is None else self._start + options.seconds
         earlier = ledger.records()
@@ -85,11 +85,20 @@ class _Session:
         self._hypervolume = 0.0
         self._best_accuracy: float | None = None
 
+    def _fixed_limits(self, dataset: Dataset) -> SpaceLimits:
+        """Return the limits that the run began with, or choose them now."""
+        limits = self._ledger.limits
+        if limits is None:
+            budget = self._options.budget
+            chosen = SpaceLimits.for_input(dataset.input_shape, dataset.classes, budget.ram_bytes, budget.flash_bytes)
+            self._ledger.limits = limits = with_stages(chosen, len(dataset.train))
+        return limits
+
     def run(self) -> None:
         """Ask, wait and tell until the budget is used."""
         self._survey()
-        self._fill()
         self._report()
+        self._fill()
         import sparse_mcu.search.surrogate  # noqa: F401  # takes seconds: now, while the first candidates train
 
         while self._workers.running and not self._overdue():

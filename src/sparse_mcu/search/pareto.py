@@ -27,12 +27,12 @@ def hypervolume(
     reference: Float64Array,  # (k,)
 ) -> float:
     """Return the volume that the rows of ``F`` dominate below ``reference``; rows beyond it in any column add nothing."""
-    import torch
-    from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
-
     inside = F[np.less(F, reference).all(axis=1)]
     if len(inside) == 0:
         return 0.0
+    import torch
+    from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
+
     # BoTorch maximises: both signs change.
     boxes = DominatedPartitioning(ref_point=-torch.from_numpy(reference), Y=-torch.from_numpy(inside))
     return float(boxes.compute_hypervolume())

@@ -4,12 +4,14 @@ A proposal for trial n follows from (seed, n) and the trials that finished befor
 one worker repeats itself. Networks that cannot fit, whatever their training brings, are never proposed.
 """
 
+import datetime
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from optuna import Study
 from optuna.distributions import BaseDistribution
@@ -23,8 +25,9 @@ from sparse_mcu.search.feasibility import Shortfall
 from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
 from sparse_mcu.search.objectives import MINIMISED, Budget
 from sparse_mcu.search.omega import distribution
-from sparse_mcu.search.pareto import non_dominated
+from sparse_mcu.search.pareto import Float64Array, non_dominated
 from sparse_mcu.search.records import TrialRecord
+from sparse_mcu.search.scalarise import Region
 from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, stage_at, steps_of, trained_for
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
@@ -38,6 +41,7 @@ QUASI_TRIALS = 8
 POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
 MAX_MORPHS = 3  # in a row, from a parent to its child
+ROUNDING = 1e-9  # of a normalised objective: the edge of the region belongs to it
 REFUSALS = 200  # quasi-random points refused in a row before the budget is taken to hold no network
 
 
@@ -130,13 +134,11 @@ class SparseSampler(BaseSampler):
         complete = self._history.complete
         objectives = np.array([[trial.objectives[name] for name in MINIMISED] for trial in complete])
         region = region_of_interest(objectives, self._budget)
-        of_interest = (region.normalise(objectives) <= 1.0 + 1e-9).all(axis=1)
-        candidates = of_interest if of_interest.any() else region.excess(objectives) <= region.excess(objectives).min()
-        parents = [complete[i] for i in np.flatnonzero(candidates)[non_dominated(objectives[candidates])]]
+        parents = [complete[index] for index in _parents(objectives, region)]
         pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], objectives)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
-        return (pool[i] for i in self._guide.rank(observed, points, region, rng))
+        return (pool[index] for index in self._guide.rank(observed, points, region, rng))
 
     def _pool(self, stage: Stage, parents: list[TrialRecord], rng: np.random.Generator) -> Iterator[Proposal]:
         for index in range(POOL):
@@ -151,6 +153,16 @@ class SparseSampler(BaseSampler):
             yield Proposal(trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
 
 
+def _parents(objectives: Float64Array, region: Region) -> npt.NDArray[np.intp]:
+    """Return the rows on the front of those within ``region``; where none is, of those that break its limits least."""
+    within = (region.normalise(objectives) <= 1.0 + ROUNDING).all(axis=1)
+    if not within.any():
+        excess = region.excess(objectives)
+        within = excess <= excess.min()
+    rows = np.flatnonzero(within)
+    return rows[non_dominated(objectives[rows])]
+
+
 def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:
     return dimension.at(quantiles[dimension.name])
 
@@ -162,19 +174,20 @@ class History:
         self._limits = limits
         self._images = images
         self._read: set[int] = set()
-        self.complete: list[TrialRecord] = []  # by number
+        self.complete: list[TrialRecord] = []  # in the order in which they finished
         self.points: dict[int, Point] = {}  # of the complete trials
         self._steps: dict[int, float] = {}  # behind the weights of a complete trial, its ancestors' included
         self.tried: set[Architecture] = set()
 
     def read(self, study: Study) -> None:
         """Take in the trials that are new."""
-        for trial in study.get_trials(deepcopy=False):
-            if trial.number not in self._read and records.ARCHITECTURE in trial.user_attrs:
+        new = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in self._read]
+        # In the order in which they finished: then what is fitted to the first n stays what it is when more arrive.
+        for trial in sorted(new, key=lambda trial: trial.datetime_complete or datetime.datetime.max):
+            if records.ARCHITECTURE in trial.user_attrs:
                 self._add(records.record(trial))
-                if trial.state.is_finished():
-                    self._read.add(trial.number)
-        self.complete.sort(key=lambda record: record.number)
+            if trial.state.is_finished():
+                self._read.add(trial.number)
 
     def _add(self, record: TrialRecord) -> None:
         assert record.architecture is not None

@@ -99,10 +99,6 @@ class Workers:
                 finished.append(outcome)
         return finished
 
-    def cut(self, number: int) -> None:
-        """Stop the evaluation of trial ``number``, at once and without a result."""
-        self._replace(next(worker for worker in self._workers if worker.number == number))
-
     def _replace(self, worker: "_Worker") -> None:
         worker.kill()
         self._workers[self._workers.index(worker)] = _Worker(*self._arguments)
