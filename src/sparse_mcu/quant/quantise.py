@@ -66,7 +66,7 @@ def quantise(
 ) -> IntegerGraph:
     """Return ``network`` as an integer graph, with scales that suit the ``calibration`` images; a few hundred are enough.
 
-    Raises QuantisationError if the network's values on them are not finite, NetworkError if it pads what may be negative.
+    Raises QuantisationError if the network's values on them are not finite.
     """
     images = calibration[:: -(-len(calibration) // CALIBRATION_IMAGES)]
     reference = float_tensors(network, images)

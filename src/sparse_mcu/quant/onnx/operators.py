@@ -14,8 +14,9 @@ import numpy as np
 from sparse_mcu.errors import NetworkError
 from sparse_mcu.nn.folded import FoldedNetwork
 from sparse_mcu.quant.onnx.builder import Builder, Padding
+from sparse_mcu.quant.onnx.geometry import dilated, padding_of, pair, ungrouped
 from sparse_mcu.quant.onnx.model import Array, Model, Node
-from sparse_mcu.quant.onnx.value import Float64Array, Value, concatenated, maps, padded, whole
+from sparse_mcu.quant.onnx.value import CONSTANT, Value, concatenated, maps, padded, whole
 from sparse_mcu.space.architecture import Size
 from sparse_mcu.space.layers import INPUT, Operation, Shape
 
@@ -122,58 +123,14 @@ def _conv(scope: _Scope, node: Node) -> Value:
     if axes not in (1, 2) or len(value.shape) != weight.ndim:
         raise NetworkError(f"a convolution must be 1-D or 2-D, but its weights have shape {weight.shape}")
     weight = weight.reshape(*weight.shape[:2], *(1,) * (2 - axes), *weight.shape[2:])
-    weight = _dilated(weight, _pair(node.attributes.get("dilations", [1] * axes), 1))
-    stride = _pair(node.attributes.get("strides", [1] * axes), 1)
-    padding = _padding(node, maps(value).shape[2:], (weight.shape[2], weight.shape[3]), stride)
+    weight = dilated(weight, pair(node.attributes.get("dilations", [1] * axes), 1))
+    stride = pair(node.attributes.get("strides", [1] * axes), 1)
+    padding = padding_of(node, maps(value).shape[2:], (weight.shape[2], weight.shape[3]), stride)
     group, channels = int(node.attributes.get("group", 1)), value.shape[1]
     depthwise = group == channels == len(weight) and group > 1
     if group > 1 and not depthwise:
-        weight = _ungrouped(weight, group)
+        weight = ungrouped(weight, group)
     return scope.builder.convolution(node.name, value, weight, bias, stride, padding, depthwise=depthwise)
-
-
-def _dilated(
-    weight: Float64Array,  # (O, C, KH, KW)
-    dilations: Size,
-) -> Float64Array:
-    """Return the kernel with the zeros between its taps written out."""
-    outputs, channels, height, width = weight.shape
-    down, right = dilations
-    result = np.zeros((outputs, channels, (height - 1) * down + 1, (width - 1) * right + 1))
-    result[:, :, ::down, ::right] = weight
-    return result
-
-
-def _ungrouped(
-    weight: Float64Array,  # (O, C / group, KH, KW)
-    group: int,
-) -> Float64Array:  # (O, C, KH, KW)
-    """Return the weights with zeros for the channels of other groups."""
-    outputs, own = len(weight) // group, weight.shape[1]
-    result = np.zeros((len(weight), own * group, *weight.shape[2:]))
-    for index in range(group):
-        rows = slice(index * outputs, (index + 1) * outputs)
-        result[rows, index * own : (index + 1) * own] = weight[rows]
-    return result
-
-
-def _padding(node: Node, size: Sequence[int], kernel: Size, stride: Size) -> Padding:
-    """Return the zeros around the input."""
-    mode = node.attributes.get("auto_pad", "NOTSET")
-    if mode in ("SAME_UPPER", "SAME_LOWER"):
-        totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in zip(size, kernel, stride, strict=True)]
-        less, more = [t // 2 for t in totals], [t - t // 2 for t in totals]
-        before, after = (less, more) if mode == "SAME_UPPER" else (more, less)
-        return before[0], before[1], after[0], after[1]
-    pads = [] if mode == "VALID" else list(node.attributes.get("pads", []))
-    half = len(pads) // 2
-    return *_pair(pads[:half], 0), *_pair(pads[half:], 0)
-
-
-def _pair(numbers: Sequence[int], fill: int) -> Size:
-    """Return a number per axis, height first; a 1-D operator gives that of the width only."""
-    height, width = [fill] * (2 - len(numbers)) + [int(n) for n in numbers]
-    return height, width
 
 
 def _gemm(scope: _Scope, node: Node) -> Value:
@@ -197,41 +154,34 @@ def _matmul(scope: _Scope, node: Node) -> Value:
 
 def _pool(scope: _Scope, node: Node) -> Value:
     value = scope.value(node)
-    _, _, height, width = maps(value).shape
-    window = _pair(node.attributes["kernel_shape"], 1)
-    stride = _pair(node.attributes.get("strides", [1] * len(node.attributes["kernel_shape"])), 1)
-    padding = _padding(node, (height, width), window, stride)
-    if any(d != 1 for d in node.attributes.get("dilations", [1])):
-        raise NetworkError("a pool must not be dilated, but is")
-    rest = [
-        (n + p - k) % s
-        for n, p, k, s in zip((height, width), (padding[0] + padding[2], padding[1] + padding[3]), window, stride, strict=True)
-    ]
-    if node.attributes.get("ceil_mode", 0) and any(rest):
-        raise NetworkError(f"a pool must drop what does not fill its window, but has ceil_mode and {rest} over")
-    only = (height < window[0] + stride[0], width < window[1] + stride[1])  # one window along the axis, whatever the stride
-    whole_windows = all(w == s or o for w, s, o in zip(window, stride, only, strict=True))
-    if not any(padding) and whole_windows and -1 not in value.elements:
-        kind: Operation = "max_pool" if node.op == "MaxPool" else "average_pool"
-        return _cut(scope, node, value, kind, window, only)
+    size, window = maps(value).shape[2:], pair(node.attributes["kernel_shape"], 1)
+    stride = pair(node.attributes.get("strides", [1] * len(node.attributes["kernel_shape"])), 1)
+    padding = padding_of(node, size, window, stride)
+    _check_pool(node, size, window, stride, padding)
+    single = [n < min(2 * w, w + s) for n, w, s in zip(size, window, stride, strict=True)]  # one window, whatever the stride
+    tiled = all(w == s or one for w, s, one in zip(window, stride, single, strict=True))
+    if tiled and not any(padding) and CONSTANT not in value.elements:
+        return scope.builder.pool(node.name, value, "max_pool" if node.op == "MaxPool" else "average_pool", window)
     if node.op == "MaxPool":
         raise NetworkError(
-            f"a max pool must have a stride equal to its window and no padding, but has {window}, {stride}, {padding}"
+            f"the windows of a max pool must not overlap, leave gaps or be padded, but {window} has stride {stride} and "
+            f"padding {padding}"
         )
-    if any(padding) and not node.attributes.get("count_include_pad", 0):
-        raise NetworkError(f"a padded average must have count_include_pad, but has padding {padding} without it")
     channels = maps(value).shape[1]
     mean = np.full((channels, 1, *window), 1 / math.prod(window))
     return scope.builder.convolution(node.name, value, mean, np.zeros(channels), stride, padding, depthwise=True)
 
 
-def _cut(scope: _Scope, node: Node, value: Value, kind: Operation, window: Size, only: tuple[bool, bool]) -> Value:
-    """Append a pool; along an axis with one window, what lies behind it is more than a window would drop."""
-    _, _, height, width = maps(value).shape
-    for extent, size, single in zip((height, width), window, only, strict=True):
-        if single and extent // size != 1:
-            raise NetworkError(f"a pool must drop less than a window, but leaves {extent - size} behind one of {size}")
-    return scope.builder.pool(node.name, value, kind, window)
+def _check_pool(node: Node, size: Sequence[int], window: Size, stride: Size, padding: Padding) -> None:
+    """Raise NetworkError for what no pool here does."""
+    if any(dilation != 1 for dilation in node.attributes.get("dilations", [1])):
+        raise NetworkError("a pool must not be dilated, but is")
+    both = (padding[0] + padding[2], padding[1] + padding[3])
+    over = [(n + p - w) % s for n, p, w, s in zip(size, both, window, stride, strict=True)]
+    if node.attributes.get("ceil_mode", 0) and any(over):
+        raise NetworkError(f"a pool must drop what does not fill its window, but has ceil_mode and {over} left over")
+    if node.op == "AveragePool" and any(padding) and not node.attributes.get("count_include_pad", 0):
+        raise NetworkError(f"a padded average must have count_include_pad, but has padding {padding} without it")
 
 
 def _global_pool(scope: _Scope, node: Node) -> Value:
