@@ -9,7 +9,6 @@ from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.variational import (
     NOISE_POOL,
     Noise,
-    log_alpha,
     log_uniform_kl,
     sample_sums,
     standard_normal_kl,
@@ -19,12 +18,31 @@ from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
 
-@given(st.floats(-12, 12))
+def kl_at(log_alpha):
+    """The divergence of a weight with mean 1, whose log α is its log variance."""
+    return log_uniform_kl(torch.ones((), dtype=torch.float64), torch.tensor(log_alpha, dtype=torch.float64)).item()
+
+
+@given(st.floats(-12, 8))
 def test_log_uniform_kl_is_the_published_approximation(value):
     k1, k2, k3 = 0.63576, 1.87320, 1.48695  # Molchanov et al., 2017, equation 14
     minus_kl = k1 / (1 + math.exp(-(k2 + k3 * value))) - 0.5 * math.log1p(math.exp(-value)) - k1
-    kl = log_uniform_kl(torch.tensor(value, dtype=torch.float64)).item()
-    assert kl == pytest.approx(-minus_kl, rel=1e-9, abs=1e-12)
+    assert kl_at(value) == pytest.approx(-minus_kl, rel=1e-7)
+
+
+def test_kl_and_its_gradient_end_where_nothing_is_to_be_gained():
+    mean, log_variance = torch.ones(2, requires_grad=True), torch.tensor([9.0, 12.0], requires_grad=True)
+    divergence = log_uniform_kl(mean, log_variance)
+    divergence.sum().backward()
+    assert divergence[0] == divergence[1] < 2e-4
+    assert not mean.grad.any() and not log_variance.grad.any()
+
+
+def test_gradient_of_kl_is_its_derivative():
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(50, generator=generator, dtype=torch.float64, requires_grad=True)
+    log_variance = (3 * torch.randn(50, generator=generator, dtype=torch.float64) - 2).requires_grad_()
+    assert torch.autograd.gradcheck(log_uniform_kl, (mean, log_variance))
 
 
 @pytest.mark.parametrize("log_alpha_value", [-3.0, -1.0, 0.5, 2.0])
@@ -37,8 +55,8 @@ def test_approximation_is_close_to_the_integral(log_alpha_value):
         expectation = torch.trapezoid(density * torch.log((1 + math.exp(value / 2) * epsilon).abs() + 1e-12), epsilon)
         return -0.5 * value + expectation.item()
 
-    difference = log_uniform_kl(torch.tensor(log_alpha_value)) - log_uniform_kl(torch.tensor(6.0))
-    assert difference.item() == pytest.approx(exact(log_alpha_value) - exact(6.0), abs=0.02)
+    difference = kl_at(log_alpha_value) - kl_at(6.0)
+    assert difference == pytest.approx(exact(log_alpha_value) - exact(6.0), abs=0.02)
 
 
 def test_standard_normal_kl_equals_pytorchs():
@@ -51,7 +69,7 @@ def test_standard_normal_kl_equals_pytorchs():
 def test_kl_is_finite_with_finite_gradients_at_the_extremes():
     mean = torch.tensor([0.0, 1e-20, 1e4], requires_grad=True)
     log_variance = torch.tensor([30.0, -60.0, -60.0], requires_grad=True)
-    log_uniform_kl(log_alpha(mean, log_variance)).sum().backward()
+    log_uniform_kl(mean, log_variance).sum().backward()
     assert torch.isfinite(mean.grad).all() and torch.isfinite(log_variance.grad).all()
 
 
@@ -108,7 +126,7 @@ def test_noise_is_standard_normal_and_follows_the_global_seed():
         noise = Noise()
         with torch.random.fork_rng([]):
             torch.manual_seed(3)
-            return [noise.draw(torch.Size((50_000,)), torch.empty(0)) for _ in range(2)]
+            return [noise.like(torch.empty(50_000)) for _ in range(2)]
 
     first, second = draws()
     assert all(torch.equal(a, b) for a, b in zip(draws(), (first, second), strict=True))
@@ -118,19 +136,20 @@ def test_noise_is_standard_normal_and_follows_the_global_seed():
 
 def test_refreshed_noise_is_new_and_a_large_draw_enlarges_the_pool():
     noise = Noise()
-    like = torch.empty(0)
-    first = noise.draw(torch.Size((NOISE_POOL,)), like)
+    first = noise.like(torch.empty(NOISE_POOL))
     assert len(torch.unique(first)) > 0.95 * NOISE_POOL
     noise.refresh()
-    assert torch.isin(noise.draw(torch.Size((1000,)), like), first).float().mean() < 0.5
+    assert torch.isin(noise.like(torch.empty(1000)), first).float().mean() < 0.5
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 400), st.integers(1, 400))
-def test_noise_has_any_shape_and_is_not_repeated_within_a_draw(rows, columns):
-    drawn = Noise().draw(torch.Size((rows, columns)), torch.empty(0))
-    assert drawn.shape == (rows, columns)
-    assert len(torch.unique(drawn)) > 0.95 * rows * columns
+@given(st.tuples(*[st.integers(1, 20)] * 4))
+def test_noise_has_any_shape_and_format_and_is_not_repeated_within_a_draw(memory_format, shape):
+    x = torch.empty(shape, memory_format=memory_format)
+    drawn = Noise().like(x)
+    assert drawn.shape == x.shape and drawn.stride() == x.stride()
+    assert len(torch.unique(drawn)) > 0.95 * x.numel()
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])

@@ -102,7 +102,7 @@ class WeightedLayer(nn.Module):
     def _scales(self, scale: Tensor, batch: int) -> Tensor:
         """Return scales to multiply (B, O, H', W') with: one draw per image, or the means of those that stay."""
         if self._drawing and self.scale_log_variance is not None:
-            draw = self.noise.draw(torch.Size((batch, len(scale))), scale)
+            draw = self.noise.like(scale.new_empty(batch, len(scale)))
             return torch.addcmul(scale, torch.exp(0.5 * self.scale_log_variance), draw)[:, :, None, None]
         return self.effective_scale(scale)[:, None, None]
 

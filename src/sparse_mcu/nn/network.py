@@ -13,7 +13,7 @@ from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedNetwork
 from sparse_mcu.nn.modules import FixedLayer, WeightedLayer
 from sparse_mcu.nn.spaces import channel_spaces, weights_per_channel
-from sparse_mcu.nn.variational import LARGEST_LOG_ALPHA, Noise, log_alpha, log_uniform_kl, standard_normal_kl
+from sparse_mcu.nn.variational import Noise, log_uniform_kl, standard_normal_kl
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
 
@@ -64,10 +64,10 @@ class Network(nn.Module):
         total = torch.zeros((), device=layers[0].weight.device)
         if self.architecture.training.pruning.method != "none":
             weights, log_variances = _joined(layers, "weight"), _joined(layers, "log_variance")
-            divergence = _sparse_kl if layers[0].sparse else standard_normal_kl
+            divergence = log_uniform_kl if layers[0].sparse else standard_normal_kl
             total = total + divergence(weights, log_variances).sum()
         if scaled:
-            divergences = _sparse_kl(_joined(scaled, "scale"), _joined(scaled, "scale_log_variance"))
+            divergences = log_uniform_kl(_joined(scaled, "scale"), _joined(scaled, "scale_log_variance"))
             total = total + torch.dot(divergences, _joined(scaled, "scale_share"))
         return total
 
@@ -112,7 +112,7 @@ class Network(nn.Module):
                 raise ArchitectureError(
                     f"weights must fit their architecture, but {name!r} is {weights[name].shape} and must be {shape}"
                 )
-            tensor.copy_(torch.from_numpy(weights[name]))
+            tensor.copy_(torch.tensor(weights[name]))
 
     def _named(self) -> dict[str, Tensor]:
         named = {}
@@ -124,10 +124,6 @@ class Network(nn.Module):
 def _joined(layers: Iterable[WeightedLayer], part: str) -> Tensor:
     """Return one part of all ``layers`` as one vector."""
     return torch.cat([getattr(layer, part).flatten() for layer in layers])
-
-
-def _sparse_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
-    return log_uniform_kl(log_alpha(mean, log_variance).clamp(max=LARGEST_LOG_ALPHA))
 
 
 def _scale_shares(layers: Sequence[Layer]) -> dict[str, float]:
