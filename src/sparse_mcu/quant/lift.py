@@ -40,13 +40,22 @@ def lift(
 
 
 def _lifted(network: FoldedNetwork) -> set[str]:
-    """Names of the signed layers that a convolution or a pool reads, directly or through pools and additions."""
-    signed = signed_layers([folded.layer for folded in network])
+    """Names of the signed layers that a convolution or a pool reads, directly or through pools and additions.
+
+    An addition that reads one of them reads no other signed tensors: its sum is read before the constant is taken away again.
+    """
+    layers = [folded.layer for folded in network]
+    signed = signed_layers(layers)
     lifted: set[str] = set()
-    for folded in reversed(network):
-        layer = folded.layer
-        if layer.op != "add" or layer.name in lifted:
-            lifted |= signed.intersection(layer.inputs)
+    settled = False
+    while not settled:
+        before = len(lifted)
+        for layer in layers:
+            if layer.op != "add" or layer.name in lifted or lifted.intersection(layer.inputs):
+                lifted |= signed.intersection(layer.inputs)
+            if layer.op in ("max_pool", "average_pool"):
+                lifted |= signed & {layer.name}
+        settled = len(lifted) == before
     return lifted
 
 
