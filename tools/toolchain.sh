@@ -1,7 +1,9 @@
 #!/bin/sh
-# The compilers and the simulator that `sparse-mcu verify` needs: says so where they are there, else installs them where it may.
+# The compilers and simulators that `sparse-mcu verify` needs: says so where they are there, else installs them where it may.
+# `toolchain.sh avr` leaves it at those for AVR boards; those for Arm and RISC-V are another 150 MB, and take a minute.
 # Always ends well: without them a search works all the same, and networks are checked with whatever is there.
 set -u
+boards=${1:-all}
 
 includes() { # HEADER COMPILER...: does the compiler find the header?
     header=$1
@@ -11,16 +13,31 @@ includes() { # HEADER COMPILER...: does the compiler find the header?
 
 missing() {
     includes stdio.h cc || echo gcc libc6-dev
+    missing_avr
+    if [ "$boards" != avr ]; then
+        missing_gnu arm-none-eabi
+        missing_gnu riscv64-unknown-elf
+        command -v qemu-system-arm >/dev/null || echo qemu-system-arm
+        command -v qemu-system-riscv32 >/dev/null || echo qemu-system-misc
+    fi
+}
+
+missing_avr() {
     command -v avr-gcc >/dev/null || echo gcc-avr
     command -v avr-nm >/dev/null && command -v avr-size >/dev/null || echo binutils-avr
     includes avr/io.h avr-gcc -mmcu=atmega328p || echo avr-libc
     includes simavr/sim_avr.h cc || echo libsimavr-dev
 }
 
+missing_gnu() { # TARGET: whose compiler and binutils begin their names with it, and end their packages' names
+    command -v "$1-gcc" >/dev/null || echo "gcc-$1"
+    command -v "$1-nm" >/dev/null && command -v "$1-size" >/dev/null || echo "binutils-$1"
+}
+
 packages=$(missing | tr '\n' ' ')
 packages=${packages% }
 if [ -z "$packages" ]; then
-    echo "toolchain: cc, avr-gcc and simavr are installed"
+    echo "toolchain: the compilers and simulators are installed"
     exit 0
 fi
 

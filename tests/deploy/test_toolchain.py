@@ -108,8 +108,15 @@ def test_versions_are_one_line() -> None:
 # tools/toolchain.sh
 
 
-def run_script(*, path: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["/bin/sh", SCRIPT], env={"PATH": path}, capture_output=True, text=True)
+AVR_PACKAGES = "gcc libc6-dev gcc-avr binutils-avr avr-libc libsimavr-dev"
+ALL_PACKAGES = (
+    f"{AVR_PACKAGES} gcc-arm-none-eabi binutils-arm-none-eabi gcc-riscv64-unknown-elf binutils-riscv64-unknown-elf "
+    "qemu-system-arm qemu-system-misc"
+)
+
+
+def run_script(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["/bin/sh", SCRIPT, *arguments], env={"PATH": path}, capture_output=True, text=True)
 
 
 def stub(folder: Path, name: str, text: str) -> None:
@@ -134,27 +141,31 @@ def bare_machine(tmp_path: Path) -> Path:
 
 def test_the_script_says_in_one_line_that_all_is_there() -> None:
     done = run_script(path=os.environ["PATH"])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "toolchain: cc, avr-gcc and simavr are installed\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "toolchain: the compilers and simulators are installed\n", "")
 
 
 def test_the_script_tells_a_user_without_rights_what_to_run(bare_machine: Path) -> None:
     stub(bare_machine, "id", "echo 1000")
     done = run_script(path=str(bare_machine))
     assert done.returncode == 0
-    assert "run: sudo apt-get install gcc libc6-dev gcc-avr binutils-avr avr-libc libsimavr-dev\n" in done.stderr
+    assert f"run: sudo apt-get install {ALL_PACKAGES}\n" in done.stderr
     assert not (bare_machine / "calls").exists()
 
 
 def test_the_script_updates_package_lists_only_when_installing_fails(bare_machine: Path) -> None:
     stub(bare_machine, "id", "echo 0")
-    packages = "gcc libc6-dev gcc-avr binutils-avr avr-libc libsimavr-dev"
-    install = f"install -y -q --no-install-recommends {packages}"
+    install = f"install -y -q --no-install-recommends {ALL_PACKAGES}"
     assert run_script(path=str(bare_machine)).returncode == 0
     assert (bare_machine / "calls").read_text().splitlines() == [install, "update -q", install]
     (bare_machine / "calls").unlink()
     done = run_script(path=str(bare_machine))
     assert (bare_machine / "calls").read_text().splitlines() == [install]
     assert done.stdout.endswith("toolchain: installed\n")
+
+
+def test_the_script_can_leave_it_at_avr_boards(bare_machine: Path) -> None:
+    stub(bare_machine, "id", "echo 1000")
+    assert f"run: sudo apt-get install {AVR_PACKAGES}\n" in run_script("avr", path=str(bare_machine)).stderr
 
 
 def test_the_script_does_not_stop_a_set_up_that_cannot_install(bare_machine: Path) -> None:

@@ -25,7 +25,8 @@ class KernelCosts:
 
 
 @functools.cache
-def _tables() -> dict[str, KernelCosts]:
+def tables() -> dict[str, KernelCosts]:
+    """Return what was measured, by core."""
     text = resources.files(__package__).joinpath("kernel_costs.toml").read_text(encoding="utf-8")
     return {
         core: KernelCosts(**row | {"uses": {section: tuple(names) for section, names in row["uses"].items()}})
@@ -35,7 +36,7 @@ def _tables() -> dict[str, KernelCosts]:
 
 def measured_costs(board: Board) -> KernelCosts | None:
     """Return what was measured on the core of ``board``, None if nothing was."""
-    return _tables().get(board.core)
+    return tables().get(board.core)
 
 
 def kernel_costs(board: Board) -> KernelCosts:
@@ -43,7 +44,7 @@ def kernel_costs(board: Board) -> KernelCosts:
     costs = measured_costs(board)
     if costs is None:
         raise BoardError(
-            f"flash, RAM and cycles are predicted for measured cores only ({', '.join(sorted(_tables()))}), but {board.name} has "
+            f"flash, RAM and cycles are predicted for measured cores only ({', '.join(sorted(tables()))}), but {board.name} has "
             f"a {board.core}; choose a board with one of these"
         )
     return costs

@@ -38,6 +38,12 @@ typedef uint8_t *input_function(void);
 __attribute__((section(".pointers"))) static input_function *const volatile give_input = MODEL_INPUT;
 __attribute__((section(".pointers"))) static run_function *const volatile run_model = MODEL_RUN;
 
+/* The sizes leave as absolute symbols, which take no memory. */
+#define TEXT(value) #value
+#define EXPORT(symbol, value) __asm__(".global " #symbol "\n\t.set " #symbol ", " TEXT(value))
+EXPORT(harness_input_bytes, INPUT_BYTES);
+EXPORT(harness_classes, CLASSES);
+
 struct record {
     uint32_t ticks;
     uint32_t stack_bytes;
@@ -241,13 +247,8 @@ static void run_image(struct record *record)
     }
 }
 
-/* The sizes leave as absolute symbols, which take no memory. */
-#define EXPORT(symbol, value) __asm__ volatile(".global " #symbol "\n\t.set " #symbol ", %c0" : : "i"(value))
-
 static void harness(void)
 {
-    EXPORT(harness_input_bytes, INPUT_BYTES);
-    EXPORT(harness_classes, CLASSES);
     const uintptr_t images = open_file("images", 6, READ_BINARY);
     const uintptr_t records = open_file("records", 7, WRITE_BINARY);
     struct record record;
