@@ -118,7 +118,7 @@ def run_folded() -> Callable[[FoldedNetwork, np.ndarray], np.ndarray]:
                 groups = layer.in_shape[0] if layer.op == "depthwise" else 1
                 x = F.pad(inputs[0], (left, right, top, bottom))
                 y = F.conv2d(x, weight, bias, layer.stride, groups=groups)
-            tensors[layer.name] = y.clamp(min=0) if layer.relu else y
+            tensors[layer.name] = y.clamp(0, folded.ceiling) if layer.relu else y
             assert tuple(tensors[layer.name].shape[1:]) == layer.out_shape
         return tensors[LOGITS].flatten(1).numpy()
 

@@ -115,6 +115,15 @@ def test_a_constant_is_folded_where_nothing_is_padded_and_kept_where_something_i
     assert [channels(network)["block0.conv0"] for network in (valid, same, negative)] == [3, 4, 3]
 
 
+def test_a_constant_is_folded_as_its_relu_leaves_it(run_folded):
+    first, *rest = folded((Block((conv(4), conv(3, padding="valid"))),), conv0=silence(1, bias=9.0))
+    network = (replace(first, ceiling=6.0), *rest)
+    x = np.random.default_rng(0).random((2, 1, 6, 6), dtype=np.float32)
+    smaller = compact(network)
+    assert channels(smaller)["block0.conv0"] == 3
+    np.testing.assert_allclose(run_folded(smaller, x), run_folded(network, x), atol=1e-5)
+
+
 def test_a_channel_that_nothing_reads_leaves_and_takes_what_only_it_read_along():
     def unread(weights, biases):
         weights[:, 2] = 0

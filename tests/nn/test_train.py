@@ -103,6 +103,14 @@ def test_what_the_log_counts_is_what_fold_returns():
     assert log.epochs[-1].nonzero_weights == sum(np.count_nonzero(f.weight) for f in net.fold() if f.weight is not None)
 
 
+def test_trained_arrays_lie_in_the_order_of_their_shape():
+    """Files of arrays, safetensors among them, hold them so, whatever memory format trains faster."""
+    net = network("both")
+    train(net, *halves(60), seed=0)
+    arrays = [*net.weights().values(), *(f.weight for f in net.fold() if f.weight is not None)]
+    assert all(array.flags.c_contiguous and array.dtype == np.float32 for array in arrays)
+
+
 def test_validation_accuracy_in_the_log_is_that_of_the_network_returned():
     images, labels = halves(60)
     net = network("both")

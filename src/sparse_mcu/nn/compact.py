@@ -41,7 +41,7 @@ def _constants(network: FoldedNetwork) -> dict[str, FloatArray]:
         layer, inputs = folded.layer, [constants[name] for name in folded.layer.inputs]
         # A pool keeps a constant; NaN in a sum remains NaN.
         value = np.sum(inputs, axis=0) if folded.weight is None else _constant_sums(folded, inputs[0])
-        constants[layer.name] = np.maximum(value, 0.0) if layer.relu else value  # of NaN: NaN
+        constants[layer.name] = np.clip(value, 0.0, folded.ceiling) if layer.relu else value  # of NaN: NaN
     return constants
 
 

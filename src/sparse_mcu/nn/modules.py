@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparse_mcu.nn.folded import FoldedLayer
+from sparse_mcu.nn.folded import Float32Array, FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
 from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, Noise, log_alpha, sample_sums, suggested_bits
 from sparse_mcu.space.architecture import Pruning
@@ -190,5 +190,5 @@ def _keep(mean: Tensor | None, log_variance: Tensor | None, mask: Tensor | None,
     log_variance.copy_(torch.where(mask > 0, torch.minimum(log_variance, largest), log_variance))
 
 
-def _float32(x: Tensor) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    return x.to("cpu", torch.float32).numpy()
+def _float32(x: Tensor) -> Float32Array:
+    return x.to("cpu", torch.float32).numpy().copy(order="C")

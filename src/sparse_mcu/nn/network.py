@@ -96,7 +96,7 @@ class Network(nn.Module):
 
     def weights(self) -> Weights:
         """Return a copy of all parameters and batch norm statistics, for ``load`` and ``inherit``."""
-        return {name: tensor.detach().to("cpu", copy=True).numpy() for name, tensor in self._named().items()}
+        return {name: tensor.detach().cpu().numpy().copy(order="C") for name, tensor in self._named().items()}
 
     @torch.no_grad()
     def load(self, weights: Weights) -> None:
