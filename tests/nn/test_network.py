@@ -90,17 +90,6 @@ def test_dropout_acts_on_the_input_of_linear_layers_in_training_only():
     assert torch.equal(network(x), network(x))
 
 
-def test_fixed_pruning_survives_release_although_weights_have_moved(trained_network):
-    network = trained_network(architecture("both"), 3)
-    before = [np.count_nonzero(f.weight) for f in network.fold() if f.weight is not None]
-    network.fix_pruning()
-    with torch.no_grad():
-        for layer in network.weighted():
-            layer.weight.mul_(1e-3)  # log α grows by 13.8: the posterior would remove what the mask keeps
-    network.release_pruning()
-    assert [np.count_nonzero(f.weight) for f in network.fold() if f.weight is not None] == before
-
-
 def log_uniform(mean, log_variance):
     k1, k2, k3 = 0.63576, 1.87320, 1.48695
     alpha = np.exp(log_variance.astype(float)) / (mean.astype(float) ** 2 + 1e-8)

@@ -13,7 +13,6 @@ the threshold. The scale stands behind the batch norm, so a channel whose scale 
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -25,9 +25,11 @@ FINE_TUNING = 0.25  # share of the epochs, at the end, in which the pruned netwo
 RATE_WARMUP = 0.1  # share of the steps: Adam's first steps would undo much of what a child inherited
 # Share of the learning rate at which the posterior ends: with less, weights stop shrinking before they can leave.
 DRAWN_RATE_FLOOR = 0.3
-# Adam moves a parameter by about its learning rate per step. Whatever the number of steps, log σ² must be able to come from its
-# initial value to where log α is above the threshold.
+# Adam moves a parameter by about its learning rate per step. However few the steps are, log σ² must be able to come from its
+# initial value to where log α is above the threshold: the sum of its learning rates is at least this. In long trainings the
+# rate is the usual one of Adam.
 LOG_VARIANCE_TRAVEL = 10.0
+LOG_VARIANCE_RATE = 1e-3
 SCALE_RATE = 3.0  # times the learning rate: a scale has to come from 1 to nearly 0, weights begin near 0
 # PyTorch's 0.999 remembers the large gradients of the first steps for longer than a whole training run on a small data set takes.
 ADAM_BETAS = (0.9, 0.95)
@@ -207,7 +209,8 @@ class _Trainer:
         settings = [{"params": p, "full_rate": r, "weight_decay": d} for (r, d), p in groups.items()]
         posterior = []
         if variances and self.step < drawn_steps:
-            posterior = [{"params": variances, "full_rate": LOG_VARIANCE_TRAVEL / drawn_steps, "weight_decay": 0.0}]
+            variance_rate = max(LOG_VARIANCE_RATE, LOG_VARIANCE_TRAVEL / drawn_steps)
+            posterior = [{"params": variances, "full_rate": variance_rate, "weight_decay": 0.0}]
         if self.training.optimiser == "adam":
             return [torch.optim.AdamW(settings + posterior, betas=ADAM_BETAS, fused=True)]
         optimisers: list[torch.optim.Optimizer] = [torch.optim.SGD(settings, momentum=0.9, nesterov=True, fused=True)]

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+
+from sparse_mcu.nn.modules import WeightedLayer
+from sparse_mcu.nn.variational import Noise
+from sparse_mcu.space.architecture import Pruning
+from sparse_mcu.space.layers import Layer
+
+LAYER = Layer("x", "conv", ("input",), (2, 4, 4), (3, 4, 4), (3, 3), (1, 1), (1, 1, 1, 1), batch_norm=True)
+
+
+def module(method, layer=LAYER, **pruning):
+    return WeightedLayer(layer, Pruning(method, **pruning), 1.0, torch.Generator().manual_seed(0), Noise())
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("none", set()),
+        ("unstructured", {"log_variance"}),
+        ("structured", {"log_variance", "scale", "scale_log_variance"}),
+        ("both", {"log_variance", "scale", "scale_log_variance"}),
+    ],
+)
+def test_the_method_decides_what_a_layer_learns(method, parts):
+    assert module(method).state_dict().keys() == {"weight", "gamma", "beta", "mean", "variance"} | parts
+
+
+def test_only_weights_below_the_threshold_stay():
+    layer = module("unstructured", threshold=1.0)
+    log_alpha = torch.linspace(-2, 4, layer.weight.numel()).reshape(layer.weight.shape)
+    with torch.no_grad():
+        layer.log_variance.copy_(log_alpha + torch.log(layer.weight.square() + 1e-8))
+    assert torch.equal(layer.effective_weight() != 0, log_alpha <= 1.0)
+
+
+def test_structured_pruning_alone_removes_no_single_weights():
+    layer = module("structured")
+    with torch.no_grad():
+        layer.log_variance.fill_(20.0)
+    assert torch.equal(layer.effective_weight(), layer.weight)
+
+
+def test_a_channel_whose_scale_has_left_is_zero_whatever_its_shift():
+    layer = module("structured").eval()
+    with torch.no_grad():
+        layer.beta.fill_(5.0)
+        layer.scale_log_variance[1] = 10.0
+    y = layer(torch.rand(2, 2, 4, 4))
+    assert not y[:, 1].any() and y[:, [0, 2]].any()
+    assert not layer.fold().weight[1].any() and layer.fold().bias[1] == 0
+
+
+def test_scales_are_drawn_for_every_image_with_the_moments_of_their_posterior():
+    pointwise = Layer("x", "conv", ("input",), (1, 1, 1), (2, 1, 1))
+    layer = module("both", pointwise).train()
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.log_variance.fill_(-40.0)
+        layer.scale.copy_(torch.tensor([1.0, -2.0]))
+        layer.scale_log_variance.copy_(torch.tensor([0.5, 1.5]).square().log())
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(0)
+        y = layer(torch.ones(100_000, 1, 1, 1)).flatten(1)
+    np.testing.assert_allclose(y.mean(0), [1.0, -2.0], atol=0.02)
+    np.testing.assert_allclose(y.std(0), [0.5, 1.5], atol=0.02)
+
+
+def test_fixed_pruning_draws_nothing_and_lets_no_gradient_bring_a_weight_back():
+    layer = module("both", threshold=-6.0).train()
+    layer.fix_pruning()
+    x = torch.rand(4, 2, 4, 4)
+    gone = layer.weight == 0
+    assert 0 < gone.sum() < gone.numel()
+    assert torch.equal(layer(x), layer(x))
+    layer(x).square().sum().backward()
+    assert not layer.weight.grad[gone].any() and layer.weight.grad[~gone].all()
+
+
+def test_fixed_pruning_survives_release_although_weights_have_moved():
+    layer = module("both", threshold=-6.0)
+    layer.fix_pruning()
+    kept = layer.weight != 0
+    with torch.no_grad():
+        layer.weight.mul_(1e-3)  # log α grows by 13.8: the posterior would remove what the mask keeps
+    layer.release_pruning()
+    assert torch.equal(layer.effective_weight() != 0, kept)
+
+
+def test_the_posterior_suggests_bits_and_its_absence_eight():
+    certain, vague = module("unstructured"), module("unstructured")
+    with torch.no_grad():
+        certain.log_variance.fill_(-30.0)
+        vague.log_variance.copy_(torch.log(vague.weight.square() + 1e-8) + 2.9)
+    assert (module("none").suggested_bits(), certain.suggested_bits(), vague.suggested_bits()) == (8, 8, 2)
