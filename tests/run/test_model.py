@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from sparse_mcu.deploy.verification import Verification
@@ -34,6 +35,14 @@ def test_export_goes_into_the_run_unless_told_otherwise(finished: Run) -> None:
     files = finished.best().export()
     assert {file.parent for file in files} == {finished.path / "export"}
     assert sorted(path.name for path in (finished.path / "export").iterdir()) == ["model.c", "model.h"]
+
+
+def test_onnx_says_which_graph_it_is(finished: Run, tmp_path: Path) -> None:
+    (path,) = finished.best().export(tmp_path, "onnx")
+    assert path.name == "model.onnx"
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    assert digest(finished.best().graph) in model.doc_string
 
 
 def test_an_unknown_format_is_refused(finished: Run) -> None:

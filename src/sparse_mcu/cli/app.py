@@ -145,11 +145,13 @@ def front(run: RunPath, as_json: AsJson = False) -> None:
 def export(
     run: RunPath,
     model: ModelName = "best",
-    format: Annotated[str, typer.Option(metavar="c", help="What to write: c is one .c and one .h file.")] = "c",
+    format: Annotated[
+        str, typer.Option(metavar="c|onnx", help="What to write: c is one .c and one .h file, onnx a quantised (QDQ) network.")
+    ] = "c",
     out: Annotated[Path | None, typer.Option(metavar="DIR", show_default="RUN/export", help="Where to write.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a network as source code."""
+    """Write a network as source code, or for other tools."""
     from sparse_mcu.cli.export import export as command
 
     command(run, model, format, out, as_json)

@@ -11,14 +11,15 @@ from sparse_mcu.deploy.simulation import Progress
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.errors import UserError, unknown_name
 from sparse_mcu.quant.graph import IntegerGraph
-from sparse_mcu.run.files import make_directory, write_text
+from sparse_mcu.quant.onnx.export import qdq_bytes
+from sparse_mcu.run.files import make_directory, write_bytes
 from sparse_mcu.search.ledger import Ledger
 from sparse_mcu.search.records import TrialRecord
 
 if TYPE_CHECKING:
     from sparse_mcu.run.run import Run
 
-FORMATS = ("c",)
+FORMATS = ("c", "onnx")
 
 
 @dataclass(frozen=True)
@@ -60,16 +61,25 @@ class Model:
         }
 
     def export(self, out: str | Path | None = None, format: str = "c") -> tuple[Path, ...]:
-        """Write the network as source into the directory ``out`` (RUN/export unless given) and return the paths of its files."""
+        """Write the network into the directory ``out`` (RUN/export unless given) and return the paths of its files.
+
+        ``format`` is c, a source and a header, or onnx, a quantised (QDQ) network.
+        """
         if format not in FORMATS:
             raise UserError(unknown_name("export format", format, FORMATS))
-        source = generate(self.graph, self.run.board)
+        files = self._onnx() if format == "onnx" else self._c()
         directory = self.run.path / "export" if out is None else Path(out)
-        files = {f"{source.name}.h": source.header, f"{source.name}.c": source.source}
         make_directory(directory)
-        for name, text in files.items():
-            write_text(directory / name, text)
+        for name, data in files.items():
+            write_bytes(directory / name, data)
         return tuple(directory / name for name in files)
+
+    def _c(self) -> dict[str, bytes]:
+        source = generate(self.graph, self.run.board)
+        return {f"{source.name}.h": source.header.encode(), f"{source.name}.c": source.source.encode()}
+
+    def _onnx(self) -> dict[str, bytes]:
+        return {"model.onnx": qdq_bytes(self.graph)}
 
     def verify(
         self, board: str | None = None, source: str | Path | None = None, progress: Progress | None = None

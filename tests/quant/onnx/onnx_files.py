@@ -8,6 +8,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 INPUT = "x"
+RANDOM_SHAPE = (2, 11, 9)
 
 
 class Net:
@@ -68,6 +69,102 @@ class Net:
         model.graph.output.append(known[output])
         onnx.save(model, path)
         return path
+
+
+class RandomNet(Net):
+    """Grows from the last tensor ``x``, of ``channels`` maps of height x width."""
+
+    def __init__(self, seed):
+        super().__init__(("N", *RANDOM_SHAPE), seed)
+        self.x = INPUT
+        self.channels, self.height, self.width = RANDOM_SHAPE
+        self.seen = []  # tensors of the present shape
+
+    def grow(self):
+        kinds = [
+            "convolution",
+            "pointwise",
+            "grouped",
+            "normalise",
+            "activate",
+            "clip",
+            "scale",
+            "pool",
+            "residual",
+            "concatenate",
+        ]
+        getattr(self, self.rng.choice(kinds, p=[0.2, 0.1, 0.1, 0.1, 0.2, 0.05, 0.05, 0.1, 0.05, 0.05]))()
+
+    def convolution(self):
+        kernel = [int(k) for k in self.rng.integers(1, 4, 2)]
+        pads = [int(self.rng.integers(0, k)) for k in kernel * 2]
+        strides = [int(s) for s in self.rng.choice([1, 1, 2], 2)]
+        extents = [n + pads[axis] + pads[axis + 2] for axis, n in enumerate((self.height, self.width))]
+        if any(k > n for k, n in zip(kernel, extents, strict=True)):
+            return
+        channels = int(self.rng.integers(2, 8))
+        self.x = self.conv(self.x, self.channels, channels, tuple(kernel), pads=pads, strides=strides)
+        height, width = ((n - k) // s + 1 for n, k, s in zip(extents, kernel, strides, strict=True))
+        self.reshaped(channels, height, width)
+
+    def pointwise(self):
+        channels = int(self.rng.integers(2, 8))
+        self.x = self.conv(self.x, self.channels, channels, (1, 1))
+        self.reshaped(channels, self.height, self.width)
+
+    def grouped(self):
+        groups = int(self.rng.choice([g for g in range(1, self.channels + 1) if self.channels % g == 0]))
+        channels = groups * int(self.rng.integers(1, 3))
+        self.x = self.conv(self.x, self.channels, channels, (3, 3), group=groups, pads=[1, 1, 1, 1])
+        self.reshaped(channels, self.height, self.width)
+
+    def normalise(self):
+        self.x = self.batch_norm(self.x, self.channels)
+        self.seen.append(self.x)
+
+    def activate(self):
+        self.x = self.relu(self.x)
+        self.seen.append(self.x)
+
+    def clip(self):
+        self.x = self.node("Clip", self.x, np.float32(0), np.float32(self.rng.uniform(0.5, 3)))
+
+    def scale(self):
+        gain = self.rng.uniform(0.5, 1.5, (self.channels, 1, 1)) * self.rng.choice([-1, 1], (self.channels, 1, 1))
+        self.x = self.node("Sub", self.node("Mul", self.x, gain.astype(np.float32)), np.float32(self.rng.normal(0, 0.2)))
+        self.seen.append(self.x)
+
+    def pool(self):
+        if self.height < 4 or self.width < 4:
+            return
+        op = str(self.rng.choice(["MaxPool", "AveragePool"]))
+        self.x = self.node(op, self.x, kernel_shape=[2, 2], strides=[2, 2])
+        self.reshaped(self.channels, self.height // 2, self.width // 2)
+
+    def residual(self):
+        other = self.seen[int(self.rng.integers(len(self.seen)))] if self.seen else self.x
+        self.x = self.node("Add", self.x, other)
+        self.seen.append(self.x)
+
+    def concatenate(self):
+        branch = self.relu(self.conv(self.x, self.channels, 3, (1, 1)))
+        self.x = self.node("Concat", self.x, branch, axis=1)
+        self.reshaped(self.channels + 3, self.height, self.width)
+
+    def reshaped(self, channels, height, width):
+        self.channels, self.height, self.width = channels, height, width
+        self.seen = [self.x]
+
+    def grown(self):
+        """Append a few random operators and a classifier; return its logits."""
+        for _ in range(int(self.rng.integers(2, 9))):
+            self.grow()
+        return self.head()
+
+    def head(self):
+        if self.rng.random() < 0.5:
+            return self.gemm(self.node("GlobalAveragePool", self.x), self.channels)
+        return self.gemm(self.x, self.channels * self.height * self.width)
 
 
 def runtime_logits(path, images, input_range=(0.0, 1.0)):

@@ -228,11 +228,14 @@ def _quantize(scope: _Scope, node: Node) -> Value:
     """Rounding to steps of a scale. Where these begin at zero, they are a ReLU and a tensor's scale; others are chosen anew."""
     value, scale = scope.value(node), scope.constant(node, 1)
     zero_point = scope.constant(node, 2, np.zeros((), np.uint8))
-    if scale.size != 1 or zero_point.dtype not in (np.uint8, np.int8):
-        raise NetworkError(f"activations must have one scale and 8 bits, but have {scale.size} and {zero_point.dtype}")
-    if int(zero_point.reshape(-1)[0]) == np.iinfo(zero_point.dtype).min:
-        return scope.builder.quantised(node.name, value, float(scale.reshape(-1)[0]))
-    return value
+    if scale.size != 1 or zero_point.dtype not in (np.uint8, np.int8, np.uint16, np.int16):
+        raise NetworkError(f"activations must have one scale and 8 or 16 bits, but have {scale.size} and {zero_point.dtype}")
+    limits = np.iinfo(zero_point.dtype)
+    if int(zero_point.reshape(-1)[0]) != limits.min:
+        return value
+    if limits.bits == 16:
+        return scope.builder.activate(node.name, value, float(scale.reshape(-1)[0]) * (limits.max - limits.min))
+    return scope.builder.quantised(node.name, value, float(scale.reshape(-1)[0]))
 
 
 def _batch_norm(scope: _Scope, node: Node) -> Value:
@@ -267,8 +270,12 @@ def _arithmetic(scope: _Scope, node: Node) -> Value:
 
 
 def _sum(scope: _Scope, node: Node) -> Value:
-    values = [scope.value(node, index) for index in range(len(node.inputs))]
-    return scope.builder.add(node.name, values)
+    values = [scope.value(node, index) for index, name in enumerate(node.inputs) if name in scope.values]
+    constants = [scope.constants[name].astype(np.float64) for name in node.inputs if name in scope.constants]
+    try:
+        return scope.builder.add(node.name, values).scaled(1, sum(constants, np.zeros(())))
+    except ValueError:
+        raise NetworkError(f"a constant must not enlarge a map, but one does {values[0].shape}") from None
 
 
 def _concat(scope: _Scope, node: Node) -> Value:
