@@ -15,7 +15,7 @@ from sparse_mcu.search.ledger import Ledger
 from sparse_mcu.search.records import TrialRecord
 
 PROGRAM = str(Path(sys.executable).with_name("sparse-mcu"))
-TIMEOUT_SECONDS = 120.0
+TIMEOUT_SECONDS = 300.0  # a machine may be busy
 HALVES = "halves.npz"
 UNO = ("--board", "arduino-uno", "--ram", "1K", "--flash", "8K")
 

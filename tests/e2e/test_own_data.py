@@ -25,17 +25,12 @@ def as_folder(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("write", [as_archive, as_folder])
-def test_from_own_images_to_c_that_agrees(cli: CommandLine, write: Callable[[Path], str]) -> None:
+def test_from_own_images_to_c_that_agrees_wherever_they_move(cli: CommandLine, write: Callable[[Path], str]) -> None:
     source = write(cli.cwd)
     assert cli.json("data", "check", source)["problems"] == []
-    found = cli.json("search", source, *UNO, "--trials", "3", "--workers", "1")
+    found = cli.json("search", source, *UNO, "--trials", "2", "--workers", "2")
     assert found["run"] == "runs/halves"
-    assert found["front"][0]["validation_accuracy"] > 0.9
-    assert cli.json("verify", "runs/halves")["mismatches"] == 0
-
-
-def test_data_that_moved_are_named_anew(cli: CommandLine) -> None:
-    cli.done("search", HALVES, *UNO, "--trials", "1", "--workers", "1", "--out", "run")
-    (cli.cwd / HALVES).rename(cli.cwd / "moved.npz")
-    assert f"no file or folder {cli.cwd / HALVES}" in cli.refused("verify", "run")
-    assert cli.json("verify", "run", "--data", "moved.npz")["mismatches"] == 0
+    moved = (cli.cwd / source).rename(cli.cwd / f"moved-{source}")
+    assert f"no file or folder {cli.cwd / source}" in cli.refused("verify", "runs/halves")
+    verified = cli.json("verify", "runs/halves", "--data", moved)
+    assert (verified["images"], verified["mismatches"]) == (18, 0)
