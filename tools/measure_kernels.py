@@ -4,9 +4,9 @@
 
 Random networks (probes) are compiled and run on a board of each core. Sizes of code, descriptors and the compiler's helpers are
 read off the symbols of the programs, and must agree among them. The stack of a chain of kernels is the smallest that a probe with
-the chain shows, or what it takes to be under no probe. Cycles are fitted to the events that predict.py counts: the least squares
-of the relative errors, with no negative cost; where the simulator counts instructions, these take the place of cycles. What the
-table then predicts of other random networks is printed beside what they take.
+the chain shows, and a margin with which no probe takes more. Cycles are fitted to the events that predict.py counts: the least
+squares of the relative errors, with no negative cost; where the simulator counts instructions, these take the place of cycles.
+What the table then predicts of other random networks is printed beside what they take.
 """
 
 import argparse
@@ -183,16 +183,14 @@ def chains(found: list[Probe]) -> list[str]:
 
 
 def _stack(found: list[Probe]) -> dict[str, int]:
-    """The deepest stack by chain: the least that a probe with the chain shows, and enough for every probe.
+    """The deepest stack by chain: the least that a probe with the chain shows, and a margin with which no probe takes more.
 
     A probe shows its deepest chain, so the least is that of the chain itself, called by the smallest function of a network. Where
-    that function takes more for a larger network, the deepest chain takes it over.
+    that function takes more for a larger network, as it does on Arm, the margin is how much.
     """
     stack = {chain: min(probe.stack_bytes for probe in found if chain in chains([probe])) for chain in chains(found)}
-    for probe in found:
-        deepest = max(chains([probe]), key=lambda chain: stack[chain])
-        stack[deepest] = max(stack[deepest], probe.stack_bytes)
-    return stack
+    margin = max(probe.stack_bytes - max(stack[chain] for chain in chains([probe])) for probe in found)
+    return {chain: least + margin for chain, least in stack.items()}
 
 
 def _code_bytes(section: str, probe: Probe) -> int:

@@ -22,7 +22,7 @@ from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
 HandWritten = Callable[..., CSource]
 CORES = ("microbit", "bluepill", "nucleo-f446", "ch32v003", "esp32-c3")
-BOARDS = {name: dataclasses.replace(board(name), simulator="qemu") for name in CORES}
+BOARDS = {name: board(name) for name in CORES}
 MICROBIT, ESP32, CH32 = BOARDS["microbit"], BOARDS["esp32-c3"], BOARDS["ch32v003"]
 ONE_IMAGE = np.zeros((1, 1, 1, 1), np.uint8)
 

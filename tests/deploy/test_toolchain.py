@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -28,6 +29,20 @@ def test_a_missing_compiler_is_one_line_with_packages_and_what_still_works(monke
         toolchain.require(toolchain.HOST, "running C on this machine", "networks run in NumPy only")
 
 
+@pytest.mark.parametrize(
+    ("name", "packages"),
+    [
+        ("microbit", "gcc-arm-none-eabi binutils-arm-none-eabi qemu-system-arm"),
+        ("ch32v003", "gcc-riscv64-unknown-elf binutils-riscv64-unknown-elf qemu-system-misc"),
+    ],
+)
+def test_every_core_names_its_own_packages(name: str, packages: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert toolchain.obstacle(board(name)) is None
+    monkeypatch.setenv("PATH", "")
+    line = toolchain.obstacle(board(name))
+    assert line is not None and f"apt-get install {packages};" in line and "\n" not in line
+
+
 def test_a_missing_header_names_its_package() -> None:
     line = toolchain.lack(
         [toolchain.Part("simavr/none.h", "libnone-dev")], "simulating", "the C can be checked on this machine only"
@@ -47,7 +62,7 @@ def test_headers_are_found_beside_a_compiler_of_another_prefix(tmp_path: Path, m
 
 
 def test_a_board_without_a_simulator_says_so() -> None:
-    assert toolchain.obstacle(board("bluepill")) == (
+    assert toolchain.obstacle(dataclasses.replace(board("bluepill"), simulator=None)) == (
         "no simulator is known for Arm Cortex-M3; its C can be checked on this machine only"
     )
 

@@ -108,3 +108,18 @@ def test_a_network_that_does_not_fit_its_board_says_what_it_needs(memory: str, t
 def test_a_network_that_just_fits_is_verified() -> None:
     just = dataclasses.replace(UNO, ram_bytes=predict(UNO_GRAPH, UNO).ram_bytes)
     assert verify(UNO_GRAPH, just, UNO_IMAGES, UNO_LABELS).mismatches == 0
+
+
+@pytest.mark.parametrize("name", ["microbit", "rp2040", "esp32-c3"])
+def test_boards_in_qemu_agree_and_count_instructions(name: str) -> None:
+    found = verify(UNO_GRAPH, board(name), UNO_IMAGES, UNO_LABELS)
+    measured = found.measured
+    assert measured is not None and found.mismatches == 0
+    assert 0 <= found.predicted_ram_bytes - measured.ram_bytes <= 32
+    assert abs(found.predicted_flash_bytes - measured.flash_bytes) <= 24
+    flat = found.to_json()
+    assert {"instructions", "max_instructions", "predicted_instructions"} <= flat.keys()
+    assert not [key for key in flat if "cycles" in key]
+    assert (flat["time_unit"], flat["milliseconds"]) == ("instructions", None)
+    assert measured.cycles <= measured.max_cycles
+    assert measured.simulator.startswith("QEMU")

@@ -66,8 +66,15 @@ def test_without_a_simulator_verify_checks_on_this_machine_and_says_what_is_miss
     assert (verified["simulated"], verified["mismatches"], verified["cycles"]) == (False, 0, None)
 
 
-def test_a_board_without_figures_is_refused(digits: CommandLine) -> None:
-    assert "bluepill" in digits.refused("verify", "run", "--board", "bluepill")
+@pytest.mark.parametrize("name", ["microbit", "esp32-c3"])
+def test_verify_counts_instructions_on_boards_that_run_in_qemu(digits: CommandLine, name: str) -> None:
+    if (obstacle := toolchain.obstacle(board(name))) is not None:
+        pytest.skip(obstacle)
+    verified = digits.json("verify", "run", "--board", name)
+    assert (verified["board"], verified["mismatches"], verified["milliseconds"]) == (name, 0, None)
+    assert 0 <= verified["predicted_ram_bytes"] - verified["ram_bytes"] <= 32
+    assert verified["predicted_flash_bytes"] == pytest.approx(verified["flash_bytes"], rel=0.05)
+    assert verified["macs"] < verified["instructions"] <= verified["max_instructions"]
 
 
 @pytest.mark.parametrize("command", ["front", "export", "verify"])

@@ -17,8 +17,8 @@ def show(as_json: bool) -> None:
         print_json([{**dataclasses.asdict(board), "searchable": known, "obstacle": reason} for board, known, reason in rows])
         return
     print_table(COLUMNS, [_cells(*row) for row in rows])
-    lacking = [reason for board, known, reason in rows if known and board.simulator is not None and reason is not None]
-    print_lines(lacking[:1])  # the others lack the same tools
+    lacking = {board.compiler: reason for board, known, reason in reversed(rows) if known and reason is not None}
+    print_lines(list(lacking.values()))  # boards with the same compiler lack the same tools
 
 
 def _cells(board: Board, known: bool, obstacle: str | None) -> tuple[str, ...]:
