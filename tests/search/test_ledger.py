@@ -138,6 +138,17 @@ def test_at_rest_the_database_is_a_single_file(ledger: Ledger) -> None:
     add(ledger, (0.1, 3000.0, 300.0))
     ledger.close()
     assert {path.name for path in ledger.directory.iterdir()} == {ARTIFACTS, DATABASE}
+    with Ledger.open(ledger.directory) as reader:
+        assert len(reader.records()) == 1
+        assert {path.name for path in ledger.directory.iterdir()} == {ARTIFACTS, DATABASE}
+
+
+def test_a_writer_that_ends_while_somebody_reads_leaves_the_reader_alone(ledger: Ledger) -> None:
+    add(ledger, (0.1, 3000.0, 300.0))
+    with Ledger.open(ledger.directory) as reader:
+        assert len(reader.records()) == 1
+        ledger.close()
+        assert reader.record(0).state == "complete"
 
 
 def test_seconds_used_last(ledger: Ledger) -> None:

@@ -49,8 +49,9 @@ LOCK_TIMEOUT_SECONDS = 30.0
 class Ledger:
     """The trials of one run: ``create`` and ``resume`` to search, ``open`` to read."""
 
-    def __init__(self, directory: Path, storage: RDBStorage, study: optuna.Study) -> None:
+    def __init__(self, directory: Path, storage: RDBStorage, study: optuna.Study, *, writes: bool) -> None:
         self.directory = directory
+        self._writes = writes
         self.study = study
         self._storage = storage
         self._study_id = storage.get_study_id_from_name(STUDY)
@@ -67,7 +68,7 @@ class Ledger:
             study = optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * len(MINIMISED))
             study.set_metric_names(list(MINIMISED))
             study.set_user_attr("units", UNITS)
-            return cls(directory, storage, study)
+            return cls(directory, storage, study, writes=True)
 
     @classmethod
     def resume(cls, directory: Path) -> "Ledger":
@@ -97,7 +98,8 @@ class Ledger:
     @classmethod
     def _load(cls, directory: Path, connect: Callable[[Path], sqlite3.Connection]) -> "Ledger":
         storage = _storage(directory / DATABASE, connect)
-        return cls(directory, storage, optuna.load_study(study_name=STUDY, storage=storage))
+        study = optuna.load_study(study_name=STUDY, storage=storage)
+        return cls(directory, storage, study, writes=connect is _writable)
 
     def __enter__(self) -> "Ledger":
         return self
@@ -106,9 +108,11 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database; the last process that does leaves it as a single file."""
+        """Let go of the database. A writer leaves it as a single file, which can be read where nothing can be written."""
         self._storage.remove_session()
         self._storage.engine.dispose()
+        if self._writes:
+            _end_log(self.directory / DATABASE)
 
     def ask(self, limits: SpaceLimits) -> TrialRecord:
         """Begin a trial: let the study's sampler walk Ω, and record the architecture that it arrived at."""
@@ -266,6 +270,14 @@ def _writable(database: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
+
+
+def _end_log(database: Path) -> None:
+    """Turn the write-ahead log off: with it, even a reader needs files beside the database."""
+    connection = sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=1.0)
+    # Somebody is reading, or the disk is full: nothing is lost, the next writer to close tries again.
+    with contextlib.closing(connection), contextlib.suppress(sqlite3.OperationalError):
+        connection.execute("PRAGMA journal_mode = DELETE")
 
 
 def _sync(path: Path) -> None:
