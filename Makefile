@@ -6,9 +6,9 @@ STAMP := $(VENV)/.installed
 # Warnings of pip are about the machine it runs on, not about us; errors still show.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test setup toolchain clean
+.PHONY: demo test setup toolchain avr-toolchain clean
 
-setup: $(STAMP) toolchain
+setup: toolchain $(STAMP)
 
 # torch by itself first: it is by far the largest, and a later step that fails need not fetch it again.
 $(STAMP): pyproject.toml constraints.txt
@@ -22,8 +22,10 @@ toolchain:
 	@sh tools/toolchain.sh
 
 # An Arduino Uno needs none of the tools for Arm and RISC-V, which take a minute to install.
-demo: $(STAMP)
+avr-toolchain:
 	@sh tools/toolchain.sh avr
+
+demo: avr-toolchain $(STAMP)
 	@sh tools/demo.sh $(BIN)/sparse-mcu
 
 test: setup

@@ -12,6 +12,8 @@ includes() { # HEADER COMPILER...: does the compiler find the header?
 }
 
 missing() {
+    # Debian's Python makes no virtual environment without this package.
+    command -v python3 >/dev/null && { python3 -c 'import ensurepip' 2>/dev/null || echo python3-venv; }
     includes stdio.h cc || echo gcc libc6-dev
     missing_avr
     if [ "$boards" != avr ]; then
