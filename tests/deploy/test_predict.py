@@ -13,9 +13,8 @@ from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.predict import events, predict
-from sparse_mcu.deploy.program import Program, Step, lower
+from sparse_mcu.deploy.program import Step, lower
 from sparse_mcu.deploy.simulators import simulate
-from sparse_mcu.deploy.stages import stages
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d, TensorType
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
@@ -45,7 +44,7 @@ def test_everything_that_a_graph_can_have_is_in_the_table(name: str, seed: int) 
     graph = random_graph(np.random.default_rng(seed))
     prediction = predict(graph, board(name))
     assert prediction.flash_bytes > sum(part.flash_bytes for part in prediction.parts) > 0
-    assert [part.name for part in prediction.parts] == [stage.name for stage in stages(graph)]
+    assert [part.name for part in prediction.parts] == [op.name for op in graph.ops]
     assert prediction.cycles >= sum(part.cycles for part in prediction.parts)
 
 
@@ -60,10 +59,9 @@ def test_a_core_that_was_not_measured_is_named() -> None:
         predict(graph, dataclasses.replace(board("bluepill"), core="cortex-m33"))
 
 
-def counted(program: Program, step: Step) -> Counter[str]:
+def counted(step: Step, tensors: dict[str, TensorType]) -> Counter[str]:
     """What happens in a step, counted one by one as the kernels' loops go."""
-    op, tensors = step.stage.op, program.graph.tensors
-    output = tensors[step.stage.name]
+    op, output = step.op, tensors[step.op.name]
     found = Counter[str]()
     if isinstance(op, Add):
         found["add"] += 1
@@ -71,132 +69,79 @@ def counted(program: Program, step: Step) -> Counter[str]:
             found["add.element"] += 1
             for name in op.inputs:
                 found[f"add.{tensors[name].dtype}"] += 1
-            found[f"requantise.{output.dtype}"] += 1
-            shifted(found, "shift", op.shift)
-    elif isinstance(op, MaxPool2d | AveragePool2d):
-        pooled(found, op, output)
-    else:
-        Convolving(program, step, op).run(found)
+            requantised(found, output, op.shift)
+        return found
+    source = tensors[op.inputs[0]]
+    found["run"] += 1
+    for y in range(output.shape[0]):
+        found["run.row"] += 1
+        for x in range(output.shape[1]):
+            found[step.kernels[0]] += 1
+            if isinstance(op, MaxPool2d | AveragePool2d):
+                pooled(found, op, output)
+            else:
+                convolved(found, step, op, source, output, y, x)
     return found
 
 
 def pooled(found: Counter[str], op: MaxPool2d | AveragePool2d, output: TensorType) -> None:
     name = "max" if isinstance(op, MaxPool2d) else "average"
-    found[name] += 1
-    for _ in range(output.shape[0] * output.shape[1]):
-        found[f"{name}.place"] += 1
-        for _ in range(output.shape[2]):
-            found[f"{name}.output"] += 1
-            for _ in range(op.window[0]):
-                found[f"{name}.row"] += 1
-                found[f"{name}.tap"] += op.window[1]
-            if isinstance(op, AveragePool2d):
-                found["average.multiplied"] += op.multiplier != 1
-                found[f"requantise.{output.dtype}"] += 1
-                shifted(found, "shift", op.shift)
+    for _ in range(output.shape[2]):
+        found[f"{name}.output"] += 1
+        for _ in range(op.window[0]):
+            found[f"{name}.row"] += 1
+            found[f"{name}.tap"] += op.window[1]
+        if isinstance(op, AveragePool2d):
+            requantised(found, output, op.shift)
 
 
-class Convolving:
-    """A convolution as convolve() of c/kernels.c goes through it."""
-
-    def __init__(self, program: Program, step: Step, op: Conv2d | DepthwiseConv2d) -> None:
-        self.program, self.step, self.op = program, step, op
-        self.output = program.graph.tensors[step.stage.name]
-        self.source = program.graph.tensors[op.inputs[0]]
-        self.pending = 0
-
-    def run(self, found: Counter[str]) -> None:
-        height, width, channels = self.output.shape
-        down, across = self.step.stage.windows
-        alone = isinstance(self.op, DepthwiseConv2d) or height * width * down * across == 1
-        both = not alone and down * across == 1
-        found["convolve"] += 1
-        found["convolve.row"] += height
-        for place in range(height * width):
-            found["convolve.output"] += 1
-            y, x = divmod(place, width)
-            for window_y in range(y * down, (y + 1) * down):
-                for window_x in range(x * across, (x + 1) * across):
-                    self.visit(found, window_y, window_x, alone)
-            if not both or place % 2 == 1 or place == height * width - 1:
-                self.flush(found)
-            for channel in range(channels):
-                found[f"requantise.sum.{self.output.dtype}"] += 1
-                shifted(found, "shift.relu" if self.output.dtype == "uint8" else "shift", int(self.op.shift[channel]))
-
-    def visit(self, found: Counter[str], y: int, x: int, alone: bool) -> None:
-        found["visit.padded" if self.program.padded else "visit"] += 1
-        rows = self.inside(y, 0)
-        columns = self.inside(x, 1)
-        if (rows, columns) != self.op.kernel:
-            self.sum(found, "clipped", rows, columns)
-        elif alone:
-            self.sum(found, "single", rows, columns)
-        elif self.pending:
-            self.pending = 0
-            self.sum(found, "pair", rows, columns)
-        else:
-            self.pending = 1
-
-    def flush(self, found: Counter[str]) -> None:
-        if self.pending:
-            self.pending = 0
-            found["flush"] += 1
-            self.sum(found, "single", *self.op.kernel)
-
-    def inside(self, window: int, axis: int) -> int:
-        begin = window * self.op.stride[axis] - self.op.padding[axis]
-        return sum(0 <= place < self.source.shape[axis] for place in range(begin, begin + self.op.kernel[axis]))
-
-    def sum(self, found: Counter[str], what: str, rows: int, columns: int) -> None:
-        assert self.step.weights is not None
-        size, pixel, channels = self.program.sum_bytes, self.source.shape[2], len(self.op.bias)
-        match self.step.weights.encoding:
-            case "depthwise":
-                name, loops, taps = "depthwise", channels, columns
-            case "dense":
-                name = f"dense{size}.pair" if what == "pair" else f"dense{size}.single"
-                loops, taps = (channels + 1) // 2, columns * pixel
-                if what == "pair" and self.step.stage.pool is not None:
-                    found[f"dense{size}.larger"] += loops
-            case "gaps":
-                self.sum_gaps(found, f"gaps{size}.clipped" if what == "clipped" else f"gaps{size}.pair")
-                return
-        found[name] += 1
-        for _ in range(loops):
-            found[f"{name}.channel"] += 1
-            for _ in range(rows):
-                found[f"{name}.row"] += 1
-                found[f"{name}.tap"] += taps
-
-    def sum_gaps(self, found: Counter[str], name: str) -> None:
-        assert self.step.weights is not None
-        found[name] += 1
-        for line in self.step.weights.lines:
-            found[f"{name}.channel"] += 1
-            stream = iter(line)
-            for _ in range(self.op.kernel[0]):
-                found[f"{name}.row"] += 1
-                pairs = next(stream)
-                found[f"{name}.tap"] += pairs
-                for _ in range(3 * pairs):
-                    next(stream)
+def convolved(
+    found: Counter[str], step: Step, op: Conv2d | DepthwiseConv2d, source: TensorType, output: TensorType, y: int, x: int
+) -> None:
+    depthwise = isinstance(op, DepthwiseConv2d)
+    for group in range(output.shape[2] if depthwise else 1):
+        if step.kernels[0] == "window_gathered":
+            found["gather"] += 1
+            for row in range(y * op.stride[0] - op.padding[0], y * op.stride[0] - op.padding[0] + op.kernel[0]):
+                found["gather.row"] += 1
+                for column in range(x * op.stride[1] - op.padding[1], x * op.stride[1] - op.padding[1] + op.kernel[1]):
+                    inside = 0 <= row < source.shape[0] and 0 <= column < source.shape[1]
+                    found["gather.inside" if inside else "gather.outside"] += 1 if depthwise else source.shape[2]
+        found[step.kernels[1]] += 1
+        for channel in [group] if depthwise else range(output.shape[2]):
+            taps = op.weights[:, :, channel].reshape(-1) if depthwise else op.weights[channel].reshape(-1)
+            summed(found, step.kernels[1].removeprefix("rows_"), [int(tap) for tap in taps])
+            requantised(found, output, int(op.shift[channel]))
 
 
-def shifted(found: Counter[str], name: str, shift: int) -> None:
+def summed(found: Counter[str], encoding: str, taps: list[int]) -> None:
+    found[f"{encoding}.output"] += 1
+    if encoding == "dense":
+        found["dense.tap"] += len(taps)
+        return
+    for first in range(0, len(taps), 8):
+        weights = sum(tap != 0 for tap in taps[first : first + 8])
+        found["bitmap.byte" if weights else "bitmap.empty"] += 1
+        if weights:
+            found["bitmap.weight"] += weights
+            found["bitmap.zero"] += 8 - weights
+
+
+def requantised(found: Counter[str], output: TensorType, shift: int) -> None:
+    found[f"requantise.{output.dtype}"] += 1
     if shift == 0:
         found["shift.none"] += 1
         return
     shift -= 1
     while shift >= 8:
-        found[f"{name}.byte"] += 1
+        found["shift.byte"] += 1
         shift -= 8
-    found[f"{name}.bit"] += shift
+    found["shift.bit"] += shift
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_events_are_those_of_the_loops(seed: int) -> None:
-    program = lower(random_graph(np.random.default_rng(seed), GraphSize(layers=4, extent=8, channels=5)), None)
-    for step in program.steps:
-        assert +events(program, step) == +counted(program, step)
+    graph = random_graph(np.random.default_rng(seed), GraphSize(layers=4, extent=8, channels=5))
+    for step in lower(graph, None).steps:
+        assert +events(step, graph.tensors) == +counted(step, graph.tensors)

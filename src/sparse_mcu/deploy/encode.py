@@ -1,13 +1,10 @@
-"""Weights as the bytes that lie in flash: per layer the smaller of dense int8 and the non-zero values with the gaps between them.
+"""Weights as the bytes that lie in flash: per layer the smaller of dense int8 and bitmaps with the non-zero values.
 
-A convolution is O output channels of T taps each (in the order of a window: KH, KW, I), KH rows of taps. Its heads are, for each
-channel, the bias (``sum_bytes``, little endian, signed), the multiplier (1 byte) and the shift (1). Its weights are
+A convolution is O rows, one per output channel, of T taps each (in the order of a window: KH, KW, I). The bytes of
+a row are its bias (``bias_bytes``, little endian, signed), its multiplier (1), its shift (1) and its weights:
 
-    dense      two channels at a time, tap by tap; zeros join the last channel of an odd number
-    gaps       for each channel and each row: how many pairs follow (1 byte), then per pair the gaps of its two weights (1 byte:
-               how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
-               exceeds 15 or the number of weights is odd
-    depthwise  channel by channel, tap by tap
+    dense    T bytes
+    bitmap   for every eight taps a byte whose lowest bit stands for the first of them, then the weights whose bit is set
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -16,32 +13,29 @@ from typing import Literal
 
 import numpy as np
 
-from sparse_mcu.quant.fixedpoint import sum_bounds
-from sparse_mcu.quant.graph import Conv2d, Convolution, DepthwiseConv2d, Int8Array, IntegerGraph
+from sparse_mcu.quant.graph import Convolution, DepthwiseConv2d, Int8Array
 
-Encoding = Literal["dense", "gaps", "depthwise"]
-ENCODINGS: tuple[Encoding, ...] = ("dense", "gaps")  # of a Conv2d; the first wins a tie
-MAX_GAP = 15
-MAX_PAIRS = 255  # in a row
+Encoding = Literal["dense", "bitmap"]
+ENCODINGS: tuple[Encoding, ...] = ("dense", "bitmap")  # the first wins a tie: it is the faster one
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedWeights:
-    """What a convolution has in flash, as kernels.c reads it."""
+    """The stream of a convolution's rows, as kernels.c reads it."""
 
     encoding: Encoding
-    lines: tuple[bytes, ...]  # the weights, in parts that are easy to read
-    heads: tuple[bytes, ...]  # one of each channel
+    taps: int
+    rows: tuple[bytes, ...]
 
     @property
     def size(self) -> int:
         """Bytes in flash."""
-        return sum(map(len, self.lines)) + sum(map(len, self.heads))
+        return sum(map(len, self.rows))
 
 
 def encode_network(
-    ops: Collection[Convolution],
-    sum_bytes: int,
+    ops: Iterable[Convolution],
+    bias_bytes: int,  # one size for a network keeps its code small; it must hold every bias
     code_bytes: Mapping[Encoding, int],  # what the kernel that reads an encoding takes
 ) -> dict[str, EncodedWeights]:
     """Return the weights of ``ops`` by name in the fewest bytes, those of the kernels included.
@@ -49,25 +43,25 @@ def encode_network(
     A second encoding brings a second kernel, so it must save more than that over all layers.
     """
     choices: list[tuple[Encoding, ...]] = [ENCODINGS, *((encoding,) for encoding in ENCODINGS)]
-    networks = [{op.name: encode(op, encodings, sum_bytes) for op in ops} for encodings in choices]
+    networks = [{op.name: encode(op, encodings, bias_bytes) for op in ops} for encodings in choices]
     return min(networks, key=lambda network: _network_bytes(network.values(), code_bytes))
 
 
 def _network_bytes(network: Collection[EncodedWeights], code_bytes: Mapping[Encoding, int]) -> int:
-    used = {weights.encoding for weights in network} - {"depthwise"}  # that has no choice
+    used = {weights.encoding for weights in network}
     return sum(weights.size for weights in network) + sum(code_bytes[encoding] for encoding in used)
 
 
-def encode(op: Convolution, encodings: Iterable[Encoding], sum_bytes: int) -> EncodedWeights:
-    """Return the smallest of the ``encodings`` that can hold ``op``, the first if several are; dense where none can."""
-    heads = tuple(
-        int(bias).to_bytes(sum_bytes, "little", signed=True) + bytes([multiplier, shift])
+def encode(op: Convolution, encodings: Iterable[Encoding], bias_bytes: int) -> EncodedWeights:
+    """Return the smallest of the ``encodings`` of ``op``, the first if several are."""
+    weights = rows(op)
+    heads = [
+        int(bias).to_bytes(bias_bytes, "little", signed=True) + bytes([multiplier, shift])
         for bias, multiplier, shift in zip(op.bias, op.multiplier, op.shift, strict=True)
-    )
-    if isinstance(op, DepthwiseConv2d):
-        return EncodedWeights("depthwise", tuple(row.tobytes() for row in rows(op)), heads)
-    found = [EncodedWeights(encoding, lines, heads) for encoding in encodings if (lines := _LINES[encoding](op)) is not None]
-    return min(found or [EncodedWeights("dense", _dense(op), heads)], key=lambda weights: weights.size)
+    ]
+    bodies = {"dense": [row.tobytes() for row in weights], "bitmap": [_bitmap(row) for row in weights]}
+    best = min(encodings, key=lambda encoding: sum(map(len, bodies[encoding])))
+    return EncodedWeights(best, weights.shape[1], tuple(map(bytes.__add__, heads, bodies[best])))
 
 
 def rows(op: Convolution) -> Int8Array:
@@ -77,47 +71,19 @@ def rows(op: Convolution) -> Int8Array:
     return op.weights.reshape(len(op.weights), -1)
 
 
-def sum_bytes(graph: IntegerGraph) -> int:
-    """Return 3 if every sum of every convolution of ``graph`` fits 24 bits, whatever the input; else 4."""
-    bounds = [sum_bounds(op, graph.tensors[op.inputs[0]]) for op in graph.ops if isinstance(op, Convolution)]
-    return 3 if all(low.min() >= -(1 << 23) and high.max() < 1 << 23 for low, high in bounds) else 4
+def bias_bytes(ops: Iterable[Convolution]) -> int:
+    """Return how many bytes (2, 3 or 4) hold every bias of ``ops``."""
+    return max((_signed_bytes(bias) for op in ops for bias in (op.bias.min(), op.bias.max())), default=2)
 
 
-def _dense(op: Conv2d) -> tuple[bytes, ...]:
-    table = rows(op)
-    pairs = np.pad(table, ((0, len(table) % 2), (0, 0))).reshape(-1, 2, table.shape[1])
-    return tuple(pair.T.tobytes() for pair in pairs)
+def _signed_bytes(value: int) -> int:
+    return next(size for size in (2, 3, 4) if -(1 << 8 * size - 1) <= value < 1 << 8 * size - 1)
 
 
-def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
-    lines = [[_row_of_gaps(row) for row in channel] for channel in op.weights.reshape(len(op.weights), op.kernel[0], -1)]
-    if any(row[0] > MAX_PAIRS for line in lines for row in line):
-        return None
-    return tuple(b"".join(bytes(row) for row in line) for line in lines)
-
-
-def _row_of_gaps(row: Int8Array) -> list[int]:
-    """The number of pairs, and the pairs."""
-    entries = gap_entries(row)
-    pairs = [entries[i] + entries[i + 1] for i in range(0, len(entries), 2)]
-    return [
-        len(pairs),
-        *(byte for gap, weight, next_gap, next_weight in pairs for byte in (gap | next_gap << 4, weight, next_weight)),
-    ]
-
-
-def gap_entries(row: Int8Array) -> list[tuple[int, int]]:
-    """Return (gap, weight as a byte) of what is stored of ``row``: an even number."""
-    entries: list[tuple[int, int]] = []
-    position = 0
-    for tap in np.flatnonzero(row):
-        gap = int(tap) - position
-        while gap > MAX_GAP:
-            entries.append((MAX_GAP, 0))
-            gap -= MAX_GAP
-        entries.append((gap, int(row[tap]) & 255))
-        position = int(tap)
-    return entries if len(entries) % 2 == 0 else [*entries, (0, 0)]
-
-
-_LINES = {"dense": _dense, "gaps": _gaps}
+def _bitmap(row: Int8Array) -> bytes:
+    """The bitmap of a row of weights; a last group of fewer than eight taps is filled up with zeros."""
+    groups = np.pad(row, (0, -len(row) % 8)).reshape(-1, 8)
+    bits = np.packbits(groups != 0, axis=1, bitorder="little")  # (groups, 1)
+    table = np.hstack([bits.view(np.int8), groups])
+    kept: Int8Array = table[np.hstack([np.full(bits.shape, True), groups != 0])]
+    return kept.tobytes()

@@ -10,12 +10,12 @@ from importlib.metadata import version
 import jinja2
 
 from sparse_mcu.deploy.boards import Board
+from sparse_mcu.deploy.encode import EncodedWeights
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.kernels import sections
 from sparse_mcu.deploy.predict import Prediction, predict_program
 from sparse_mcu.deploy.program import Fields, Program, Step, check_constants, lower
 from sparse_mcu.deploy.source import PREFIX, CSource
-from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.errors import UserError
 from sparse_mcu.quant.graph import (
     INPUT,
@@ -25,11 +25,18 @@ from sparse_mcu.quant.graph import (
     DepthwiseConv2d,
     IntegerGraph,
     MaxPool2d,
+    Op,
     TensorType,
     digest,
 )
 
 LINE = 110  # columns of a line of numbers
+LAYER = {
+    "conv": "layer",
+    "gathered": "conv.layer",
+    "pool": "layer",
+    "average": "pool.layer",
+}  # where a struct has its struct layer
 
 
 def generate(graph: IntegerGraph, board: Board, name: str = PREFIX) -> CSource:
@@ -78,12 +85,10 @@ def _values(program: Program) -> dict[str, object]:
         "input_shape": _shape(shape),
         "classes": graph.classes,
         "arena_bytes": program.plan.arena_bytes,
-        "variable_bytes": program.variable_bytes,
-        "sum_bytes": program.sum_bytes,
-        "padded": int(program.padded),
+        "bias_bytes": program.bias_bytes,
         "kernels": [sections()[kernel].text for kernel in program.kernels],
         "steps": [
-            {"title": _title(step.stage, graph.tensors), "tables": _tables(program, step), "call": _call(program, step)}
+            {"title": _title(step.op, graph.tensors), "tables": _tables(program, step), "call": _call(program, step)}
             for step in program.steps
         ],
         "input_offset": offsets[INPUT],
@@ -99,7 +104,7 @@ def _banner(program: Program, board: Board, prediction: Prediction | None) -> st
         f"Board    {board.title} at {board.clock_hz / 1e6:g} MHz; {board.compiler} {' '.join(board.flags)}",
     ]
     if prediction is not None:
-        variables = program.variable_bytes
+        variables = program.plan.arena_bytes
         stack = prediction.ram_bytes - variables
         milliseconds = board.milliseconds(prediction.cycles)
         lines += [
@@ -111,11 +116,11 @@ def _banner(program: Program, board: Board, prediction: Prediction | None) -> st
     return "\n".join(["/*", *(f" * {line}".rstrip() for line in lines), " */"])
 
 
-def _title(stage: Stage, tensors: dict[str, TensorType]) -> str:
+def _title(op: Op, tensors: dict[str, TensorType]) -> str:
     """What a step does, for people."""
-    op, source, output = stage.op, tensors[stage.op.inputs[0]].shape, tensors[stage.name]
+    source, output = tensors[op.inputs[0]].shape, tensors[op.name].shape
     match op:
-        case Conv2d() if tensors[op.name].shape[:2] == (1, 1) and op.kernel == source[:2]:
+        case Conv2d() if output[:2] == (1, 1) and op.kernel == source[:2]:
             what = "fully connected"
         case Conv2d():
             what = f"convolution {op.kernel[0]}x{op.kernel[1]}"
@@ -127,24 +132,24 @@ def _title(stage: Stage, tensors: dict[str, TensorType]) -> str:
             what = f"average pool {op.window[0]}x{op.window[1]}"
         case Add():
             what = f"sum of {len(op.inputs)}"
-    if stage.pool is not None:
-        what += f" and max pool {stage.pool.window[0]}x{stage.pool.window[1]}"
-    name = re.sub(r"[^ -~]|\*/", "?", stage.name)  # a name may not end the comment
-    return f"{name}: {what}, {_shape(source)} -> {_shape(output.shape)} {output.dtype}"
+    name = re.sub(r"[^ -~]|\*/", "?", op.name)  # a name may not end the comment
+    return f"{name}: {what}, {_shape(source)} -> {_shape(output)} {tensors[op.name].dtype}"
 
 
 def _tables(program: Program, step: Step) -> list[str]:
-    tables = []
-    if step.weights is not None:
-        for kind, parts in (("weights", step.weights.lines), ("heads", step.weights.heads)):
-            tables.append(_table("uint8_t", f"{kind}_{step.name}", [line for part in parts for line in _lines(part)]))
-    if isinstance(step.stage.op, Add):
-        tables.append(_table("struct operand", f"operands_{step.name}", _operands(program, step.stage.op)))
+    tables = [_table("uint8_t", f"weights_{step.name}", _rows(step.weights))] if step.weights else []
+    if isinstance(step.op, Add):
+        tables.append(_table("struct operand", f"operands_{step.name}", _operands(program, step.op)))
     return [*tables, f"static const struct {step.struct} layer_{step.name} FLASH = {_initialiser(step.fields)};"]
 
 
 def _table(kind: str, name: str, lines: list[str]) -> str:
     return "\n".join([f"static const {kind} {name}[] FLASH = {{", *(f"    {line}" for line in lines), "};"])
+
+
+def _rows(weights: EncodedWeights) -> list[str]:
+    """Numbers of a stream; every output channel begins a line."""
+    return [line for row in weights.rows for line in _lines(row)]
 
 
 def _operands(program: Program, op: Add) -> list[str]:
@@ -158,7 +163,7 @@ def _initialiser(fields: Fields, indent: str = "") -> str:
     """A designated initialiser; a nested struct takes lines of its own, numbers share them."""
     inner = indent + "    "
     nested = [f"{inner}.{key} = {_initialiser(value, inner)}," for key, value in fields.items() if isinstance(value, dict)]
-    plain = [f".{key} = {value}" for key, value in fields.items() if not isinstance(value, dict)]
+    plain = [f".{key} = {_number(value)}" for key, value in fields.items() if not isinstance(value, dict)]
     return "\n".join(["{", *nested, *(inner + line for line in _lines(plain)), indent + "}"])
 
 
@@ -172,23 +177,22 @@ def _lines(items: Iterable[object]) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
+def _number(value: int | str) -> str:
+    return f"(uint16_t){value}" if isinstance(value, int) and value < 0 else str(value)
+
+
 def _call(program: Program, step: Step) -> str:
     """The line of the step in the function that runs the network."""
-    output = _place(program, step.stage.name)
-    if isinstance(step.stage.op, Add):
+    output = _place(program, step.op.name)
+    if isinstance(step.op, Add):
         return f"add(&layer_{step.name}, {output});"
-    places = f"&layer_{step.name}, {_place(program, step.stage.op.inputs[0])}, {output}"
-    if step.weights is None:
-        return f"{step.kernels[0]}({places});"
-    return f"convolve({places}, (sum_t *)(void *)({_place_at(program.plan.scratch[step.stage.name])}));"
+    scratch = program.plan.scratch.get(step.op.name)
+    window = "0" if scratch is None else f"arena.bytes + {scratch}"
+    return f"run(&layer_{step.name}.{LAYER[step.struct]}, {_place(program, step.op.inputs[0])}, {output}, {window});"
 
 
 def _place(program: Program, tensor: str) -> str:
-    return _place_at(program.plan.tensors[tensor])
-
-
-def _place_at(offset: int) -> str:
-    return f"arena.bytes + {offset}"
+    return f"arena.bytes + {program.plan.tensors[tensor]}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

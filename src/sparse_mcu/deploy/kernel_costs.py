@@ -15,12 +15,12 @@ class KernelCosts:
 
     compiler: str  # with its flags
     base_bytes: int  # of code in any network
-    code: dict[str, int]  # bytes, by section
+    code: dict[str, int]  # bytes, by section; run and add include no call
     helpers: dict[str, int]  # bytes of the compiler's own functions (a multiplication, say)
     uses: dict[str, tuple[str, ...]]  # helpers that a section needs
-    call: dict[str, int]  # bytes of a step's call, by kernel
+    call: dict[str, int]  # bytes of a step's call of run or add
     structs: dict[str, int]  # bytes of a descriptor
-    stack: dict[str, int]  # deepest stack in bytes, from the call of the network on, by the innermost kernel of a step
+    stack: dict[str, int]  # deepest stack in bytes, from the call of the network on, by the kernels of a step
     cycles: dict[str, float]  # by event, see predict.py; base: what any network takes
 
 
@@ -50,8 +50,6 @@ def kernel_costs(board: Board) -> KernelCosts:
     return costs
 
 
-def variant(section: str, sum_bytes: int, padded: bool) -> str:
-    """Return the name in the tables of a section of c/kernels.c: convolutions differ with SUM_BYTES and PADDED."""
-    if section in ("requantise", "convolve", "kept") or section.startswith("sums_"):
-        return f"{section}.{sum_bytes}{'.padded' if padded else ''}"
-    return section
+def variant(section: str, bias_bytes: int) -> str:
+    """Return the name in the tables of a section of c/kernels.c: what reads biases differs with their size."""
+    return f"{section}.{bias_bytes}" if section.startswith("rows_") else section

@@ -1,7 +1,7 @@
 """An integer graph as the steps that its C takes: a kernel, a descriptor and offsets in the arena for each operation.
 
-Code generation writes a program down; prediction counts it. A step calls one kernel, ``convolve`` with another that sums up its
-windows; the fields of its descriptor are those of the struct in c/kernels.c and mean the same.
+Code generation writes a program down; prediction counts it. A step calls ``run`` with a window kernel, or ``add``; the fields of
+its descriptor are those of the struct in c/kernels.c and mean the same.
 """
 
 import itertools
@@ -10,13 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
-from sparse_mcu.deploy.access import item_bytes, paired, tensor_bytes, twice
+from sparse_mcu.deploy.access import gathers, item_bytes, tensor_bytes
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.encode import ENCODINGS, EncodedWeights, encode_network, sum_bytes
+from sparse_mcu.deploy.encode import ENCODINGS, EncodedWeights, bias_bytes, encode_network
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
-from sparse_mcu.deploy.stages import Stage, stages
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -26,26 +25,24 @@ from sparse_mcu.quant.graph import (
     DepthwiseConv2d,
     IntegerGraph,
     MaxPool2d,
+    Op,
     TensorType,
 )
 from sparse_mcu.quant.verify import verify
 
 Fields = dict[str, "int | str | Fields"]  # a string is a C name
 MAX_PLACE = 0xFFFF  # kernels count places within a tensor in 16 bits
-MAX_PADDED = 0x7FFF  # of a map with padding: its places may lie before 0
-MAX_BYTE = 255  # kernels count the rows of a window, strides and the windows of a pool behind a convolution in 8 bits
-WINDOW_BYTES = {False: 16, True: 28}  # of the variables of convolve in c/kernels.c, without and with padding
 MAX_AVR_CONSTANTS = 60_000  # leaves room for descriptors, interrupt vectors and the constants of the program around
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A stage. ``name`` is its own among the steps; behind a prefix (layer_, weights_, operands_) it is a C name."""
+    """One operation. ``name`` is its own among the steps; behind a prefix (layer_, weights_, operands_) it is a C name."""
 
-    stage: Stage
+    op: Op
     name: str
-    struct: str  # of the descriptor: conv, pool or add
-    kernels: tuple[str, ...]  # called from the outside in: convolve and sums_..., pool and value_..., or add
+    struct: str  # of the descriptor: conv, gathered, pool, average or add
+    kernels: tuple[str, ...]  # called from the outside in: window and rows, window alone, or add
     fields: Fields
     weights: EncodedWeights | None
 
@@ -56,23 +53,13 @@ class Program:
 
     graph: IntegerGraph
     plan: MemoryPlan
-    sum_bytes: int  # 3 or 4, of a sum on an AVR and of a bias
-    padded: bool  # whether any convolution is
+    bias_bytes: int
     steps: tuple[Step, ...]
 
     @property
     def kernels(self) -> tuple[str, ...]:
         """The sections of c/kernels.c that the steps need, in the order of the file."""
         return needed(["prelude", *(kernel for step in self.steps for kernel in step.kernels)])
-
-    @property
-    def variable_bytes(self) -> int:
-        """Bytes of all variables: the arena, and those of convolve."""
-        return self.plan.arena_bytes + (WINDOW_BYTES[self.padded] if "convolve" in self.kernels else 0)
-
-    def variant(self, section: str) -> str:
-        """Return the name of a section of c/kernels.c in the tables of costs."""
-        return variant(section, self.sum_bytes, self.padded)
 
 
 def lower(graph: IntegerGraph, costs: KernelCosts | None) -> Program:
@@ -83,13 +70,13 @@ def lower(graph: IntegerGraph, costs: KernelCosts | None) -> Program:
     verify(graph)
     _check_places(graph)
     convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
-    size, padded = sum_bytes(graph), any(any(op.padding) for op in convolutions)
-    code = {e: 0 if costs is None else costs.code[variant(f"sums_{e}", size, padded)] for e in ENCODINGS}
-    weights = encode_network(convolutions, size, code)
-    found = stages(graph)
-    names = _identifiers(stage.name for stage in found)
-    steps = [_step(graph, stage, names[stage.name], weights, padded) for stage in found]
-    return Program(graph, plan(graph), size, padded, tuple(steps))
+    size = bias_bytes(convolutions)
+    weights = encode_network(
+        convolutions, size, {e: 0 if costs is None else costs.code[variant(f"rows_{e}", size)] for e in ENCODINGS}
+    )
+    names = _identifiers(op.name for op in graph.ops)
+    steps = [_step(graph, op, names[op.name], weights) for op in graph.ops]
+    return Program(graph, plan(graph), size, tuple(steps))
 
 
 def check_constants(program: Program, board: Board) -> None:
@@ -102,72 +89,74 @@ def check_constants(program: Program, board: Board) -> None:
         )
 
 
-def _step(graph: IntegerGraph, stage: Stage, name: str, network: Mapping[str, EncodedWeights], padded: bool) -> Step:
-    op, source, output = stage.op, graph.tensors[stage.op.inputs[0]], graph.tensors[stage.name]
+def _step(graph: IntegerGraph, op: Op, name: str, network: Mapping[str, EncodedWeights]) -> Step:
+    source, output = graph.tensors[op.inputs[0]], graph.tensors[op.name]
     match op:
         case Add():
-            return Step(stage, name, "add", ("add",), _add(op, name, output), None)
+            return Step(op, name, "add", ("add",), _add(op, name, output), None)
         case MaxPool2d():
-            return Step(stage, name, "pool", ("pool", "value_max"), _pool("value_max", op, source, output), None)
+            return Step(op, name, "pool", ("window_max",), _pool(op, "window_max", source, output), None)
         case AveragePool2d():
-            fields: Fields = _pool("value_average", op, source, output) | {"multiplier": op.multiplier, "shift": op.shift}
-            return Step(stage, name, "pool", ("pool", "value_average"), fields, None)
+            fields: Fields = {"pool": _pool(op, "window_average", source, output), "multiplier": op.multiplier, "shift": op.shift}
+            return Step(op, name, "average", ("window_average",), fields, None)
         case Conv2d() | DepthwiseConv2d():
             weights = network[op.name]
-            kernel = f"sums_{weights.encoding}"
-            fields = {"sums": kernel} | _conv(stage, op, name, source, output) | (_padding(op, source) if padded else {})
-            return Step(stage, name, "conv", ("convolve", kernel), fields, weights)
+            struct, window = ("gathered", "window_gathered") if gathers(op, source) else ("conv", "window_in_place")
+            fields = _conv(op, name, window, weights, source, output)
+            if struct == "gathered":
+                fields = {"conv": fields} | _gathering(op, source)
+            return Step(op, name, struct, (window, f"rows_{weights.encoding}"), fields, weights)
         case _:
             assert_never(op)
 
 
-def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: TensorType) -> Fields:
-    height, width, out_channels = output.shape
+def _layer(
+    window: str, source: TensorType, output: TensorType, step: tuple[int, int], padding: tuple[int, int] = (0, 0)
+) -> Fields:
+    height, width, _ = output.shape
     _, in_width, channels = source.shape
     return {
-        "weights": f"weights_{name}",
-        "heads": f"heads_{name}",
+        "window": window,
         "height": height,
         "width": width,
-        "taps": op.kernel[1] * channels,
+        "top": -padding[0],
+        "left": -padding[1] * channels,
+        "down": step[0],
+        "right": step[1] * channels,
         "row_bytes": in_width * channels,
-        "pixel": channels,
-        "channels": out_channels,
-        "rows": op.kernel[0],
-        "down": op.stride[0],
-        "right": op.stride[1],
-        "pool_height": stage.windows[0],
-        "pool_width": stage.windows[1],
-        "paired": int(paired(stage, output)),
-        "twice": int(twice(stage, output)),
+    }
+
+
+def _conv(op: Convolution, name: str, window: str, weights: EncodedWeights, source: TensorType, output: TensorType) -> Fields:
+    return {
+        "layer": _layer(window, source, output, op.stride, op.padding[:2]),
+        "rows": f"rows_{weights.encoding}",
+        "stream": f"weights_{name}",
+        "taps": weights.taps,
+        "outputs": 1 if isinstance(op, DepthwiseConv2d) else output.shape[2],
         "wide": _wide(output),
     }
 
 
-def _padding(op: Convolution, source: TensorType) -> Fields:
-    in_height, in_width, channels = source.shape
+def _gathering(op: Convolution, source: TensorType) -> Fields:
+    in_height, _, channels = source.shape
+    height, width = op.kernel
+    depthwise = isinstance(op, DepthwiseConv2d)
     return {
-        "top": op.padding[0],
-        "left": op.padding[1],
         "in_height": in_height,
-        "in_width": in_width,
-        "columns": op.kernel[1],
-        "weights_pixel": 1 if isinstance(op, DepthwiseConv2d) else 2 * channels,
+        "kernel_height": height,
+        "kernel_width": width if depthwise else width * channels,
+        "tap_step": channels if depthwise else 1,
+        "groups": channels if depthwise else 1,
     }
 
 
-def _pool(value: str, op: MaxPool2d | AveragePool2d, source: TensorType, output: TensorType) -> Fields:
-    height, width = op.window
-    _, in_width, channels = source.shape
+def _pool(op: MaxPool2d | AveragePool2d, window: str, source: TensorType, output: TensorType) -> Fields:
     return {
-        "value": value,
-        "height": output.shape[0],
-        "width": output.shape[1],
-        "kernel_height": height,
-        "kernel_width": width,
-        "channels": channels,
-        "taps": width * channels,
-        "skip": (in_width - width) * channels,
+        "layer": _layer(window, source, output, op.window),
+        "channels": source.shape[2],
+        "kernel_height": op.window[0],
+        "kernel_width": op.window[1],
     }
 
 
@@ -192,18 +181,10 @@ def _check_places(graph: IntegerGraph) -> None:
             raise BoardError(f"a feature map must have at most {MAX_PLACE} bytes, but {name} has {size}; downsample the input")
     for op in graph.ops:
         if isinstance(op, Convolution):
-            _check_window(op, graph.tensors[op.inputs[0]])
-
-
-def _check_window(op: Convolution, source: TensorType) -> None:
-    longest = max(source.shape[:2])
-    if any(op.padding) and longest > MAX_PADDED:
-        raise BoardError(f"a padded map must have at most {MAX_PADDED} rows and columns, but that of {op.name} has {longest}")
-    if max(op.kernel[0], *op.stride) > MAX_BYTE:
-        raise BoardError(
-            f"a kernel must have at most {MAX_BYTE} rows and steps as small, but {op.name} has {op.kernel[0]} rows and a stride "
-            f"of {op.stride[0]}x{op.stride[1]}; downsample the input"
-        )
+            (height, width, channels), (top, left, _, _) = graph.tensors[op.inputs[0]].shape, op.padding
+            reach = max(height + top, (width + left) * channels)
+            if reach > MAX_PLACE:
+                raise BoardError(f"a padded row must have at most {MAX_PLACE} bytes, but {op.name} has {reach}; pad it less")
 
 
 def _identifiers(names: Iterable[str]) -> dict[str, str]:
