@@ -11,6 +11,7 @@ from sparse_mcu.space.layers import layers
 from sparse_mcu.space.memory import peak_activations
 from sparse_mcu.space.suggest import sample
 
+WEIGHTS = np.array([2.0, 1.0, 1.0])
 BUDGET = Budget(ram_bytes=1024, flash_bytes=8192)
 
 
@@ -60,8 +61,8 @@ def test_ranking_prefers_what_is_better_by_far() -> None:
     guide = Guide()
     positions = np.array(
         [
-            [order.index(0), order.index(1)]
-            for order in (guide.rank(Observations(points, F), points, region, rng) for _ in range(5))
+            [order.tolist().index(0), order.tolist().index(1)]
+            for order in (guide.rank(Observations(points, F), points, region, WEIGHTS, rng) for _ in range(5))
         ]
     )
     assert np.median(positions[:, 0]) <= 2
@@ -73,8 +74,8 @@ def test_ranking_follows_from_its_arguments() -> None:
     points = [point(LIMITS, sample(LIMITS, rng)) for _ in range(30)]
     observed = Observations(points[:10], rng.uniform(1.0, 2.0, size=(10, 3)) * [0.1, 4000.0, 500.0])
     region = region_of_interest(observed.objectives, BUDGET)
-    fresh = [Guide().rank(observed, points[10:], region, np.random.default_rng(7)) for _ in range(2)]
-    assert fresh[0] == fresh[1] and sorted(fresh[0]) == list(range(20))
+    fresh = [Guide().rank(observed, points[10:], region, WEIGHTS, np.random.default_rng(7)) for _ in range(2)]
+    assert fresh[0].tolist() == fresh[1].tolist() and sorted(fresh[0]) == list(range(20))
     used = Guide()
-    used.rank(Observations(points[:9], observed.objectives[:9]), points[10:], region, np.random.default_rng(3))
-    assert used.rank(observed, points[10:], region, np.random.default_rng(7)) == fresh[0]
+    used.rank(Observations(points[:9], observed.objectives[:9]), points[10:], region, WEIGHTS, np.random.default_rng(3))
+    assert used.rank(observed, points[10:], region, WEIGHTS, np.random.default_rng(7)).tolist() == fresh[0].tolist()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from sparse_mcu.search.objectives import MINIMISED, Budget
 from sparse_mcu.search.pareto import Float64Array
-from sparse_mcu.search.scalarise import Region, chebyshev, draw_weights
+from sparse_mcu.search.scalarise import Region, preference
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.encode import encode
 from sparse_mcu.space.layers import layers
@@ -21,14 +21,13 @@ from sparse_mcu.space.memory import peak_activations
 
 # However small, a network is of no interest that errs more often than the best within the budget by this, and by this share.
 ERROR_MARGIN, RELATIVE_ERROR_MARGIN = 0.02, 0.25
-# Surrogates see log(error + this): below half a percent a validation error is mostly the luck of the split.
-ERROR_FLOOR = 0.005
+# Surrogates see log(error + this): of errors much below it, the luck of the split and of the training is the larger part.
+ERROR_FLOOR = 0.02
 # Hyperparameters are fitted anew whenever the finished trials have grown by this factor.
 REFIT_GROWTH = 1.25
 KNOWN_COSTS = 3  # coordinates that ``point`` adds to the encoding of Ω
 
-LOGARITHMIC = np.array([name != "error" for name in MINIMISED])
-_FLOORS = np.where(LOGARITHMIC, 1.0, ERROR_FLOOR)
+_FLOORS = np.array([ERROR_FLOOR if name == "error" else 0.0 for name in MINIMISED])
 
 Point = tuple[Float64Array, npt.NDArray[np.bool_]]  # values (D,), active (D,)
 
@@ -52,9 +51,10 @@ class Guide:
         observed: Observations,
         pool: Sequence[Point],  # m
         region: Region,
+        weights: Float64Array,  # (k,) of the scalarisation
         rng: np.random.Generator,
-    ) -> list[int]:
-        """Return the positions in ``pool``, the most promising first, as one draw of functions and weights sees them."""
+    ) -> npt.NDArray[np.intp]:  # (m,)
+        """Return the positions in ``pool``, the most promising first, as one draw of functions sees them."""
         import torch
 
         from sparse_mcu.search.surrogate import Surrogate, inputs
@@ -67,9 +67,7 @@ class Guide:
         self._surrogate.condition(X, Y)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         drawn = np.exp(self._surrogate.draw(inputs(pool), generator).numpy()) - _FLOORS
-        scalar = chebyshev(region.normalise(drawn), draw_weights(len(MINIMISED), rng))
-        # Of candidates that the draw puts outside the budget, the nearest to it comes first, after all those inside.
-        return [int(position) for position in np.lexsort((scalar, region.excess(drawn)))]
+        return preference(drawn, region, weights)
 
 
 def fit_size(n: int) -> int:
@@ -98,7 +96,7 @@ def region_of_interest(
     useful = known[known[:, error] <= limits[error]]
     # At least a factor of two wide: what is known of bytes may be few networks, or only ones beyond the budget.
     lower = np.where(limited, np.minimum(useful.min(axis=0), 0.5 * limits), useful.min(axis=0))
-    return Region(lower=lower, upper=limits, logarithmic=LOGARITHMIC, limited=limited)
+    return Region(lower=lower, upper=limits, limited=limited)
 
 
 def point(limits: SpaceLimits, architecture: Architecture) -> Point:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from optuna import Study
 from optuna.distributions import BaseDistribution
@@ -25,9 +24,8 @@ from sparse_mcu.search.feasibility import Shortfall
 from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
 from sparse_mcu.search.objectives import MINIMISED, Budget
 from sparse_mcu.search.omega import distribution
-from sparse_mcu.search.pareto import Float64Array, non_dominated
 from sparse_mcu.search.records import TrialRecord
-from sparse_mcu.search.scalarise import Region
+from sparse_mcu.search.scalarise import draw_weights, preference
 from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, stage_at, steps_of, trained_for
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
@@ -36,12 +34,12 @@ from sparse_mcu.space.morph import MORPHS, SMALL_MORPHS, morph
 from sparse_mcu.space.suggest import assignment, fits, sample, suggest
 
 # Quasi-random points before the surrogate has a say: this share of the budget, and never fewer finished trials than this.
-QUASI_SHARE = 0.12
+QUASI_SHARE = 0.15
 QUASI_TRIALS = 8
 POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
+PARENTS = 8  # of a pool: the trials that the drawn weights prefer; more than one, for each has been lucky or not
 MAX_MORPHS = 3  # in a row, from a parent to its child
-ROUNDING = 1e-9  # of a normalised objective: the edge of the region belongs to it
 REFUSALS = 200  # quasi-random points refused in a row before the budget is taken to hold no network
 
 
@@ -134,11 +132,12 @@ class SparseSampler(BaseSampler):
         complete = self._history.complete
         objectives = np.array([[trial.objectives[name] for name in MINIMISED] for trial in complete])
         region = region_of_interest(objectives, self._budget)
-        parents = [complete[index] for index in _parents(objectives, region)]
+        weights = draw_weights(region.limited, rng)
+        parents = [complete[index] for index in preference(objectives, region, weights)[:PARENTS]]
         pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], objectives)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
-        return (pool[index] for index in self._guide.rank(observed, points, region, rng))
+        return (pool[index] for index in self._guide.rank(observed, points, region, weights, rng))
 
     def _pool(self, stage: Stage, parents: list[TrialRecord], rng: np.random.Generator) -> Iterator[Proposal]:
         for index in range(POOL):
@@ -151,16 +150,6 @@ class SparseSampler(BaseSampler):
             for _ in range(rng.integers(1, MAX_MORPHS + 1)):
                 _, child = morph(child, self._limits, rng, SMALL_MORPHS if stage is REFINE else MORPHS)
             yield Proposal(trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
-
-
-def _parents(objectives: Float64Array, region: Region) -> npt.NDArray[np.intp]:
-    """Return the rows on the front of those within ``region``; where none is, of those that break its limits least."""
-    within = (region.normalise(objectives) <= 1.0 + ROUNDING).all(axis=1)
-    if not within.any():
-        excess = region.excess(objectives)
-        within = excess <= excess.min()
-    rows = np.flatnonzero(within)
-    return rows[non_dominated(objectives[rows])]
 
 
 def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:

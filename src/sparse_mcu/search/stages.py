@@ -23,9 +23,9 @@ class Stage:
     steps: int
 
 
-EXPLORE = Stage("explore", until=0.4, steps=500)
-MORPH = Stage("morph", until=0.8, steps=250)  # a child begins with its parent's weights and needs fewer
-REFINE = Stage("refine", until=1.0, steps=1000)
+EXPLORE = Stage("explore", until=0.45, steps=600)
+MORPH = Stage("morph", until=0.8, steps=400)  # a child begins with its parent's weights and needs fewer
+REFINE = Stage("refine", until=1.0, steps=1200)
 STAGES = (EXPLORE, MORPH, REFINE)
 
 

@@ -3,8 +3,8 @@
 The kernel is Matérn-5/2 on the arc embedding (Swersky, Duvenaud, Snoek, Hutter and Osborne, 2013): an active coordinate
 x_i in [0, 1] becomes ω_i [sin(π ρ x_i), cos(π ρ x_i)], an inactive one [0, 0], so that the value of a parameter that is
 switched off cannot matter. ρ = 1/2: the range of a coordinate is a quarter circle, all of it ω_i away from being switched off.
-1/ω_i is the length scale of dimension i; its prior widens with the number of dimensions (Hvarfner, Hellsten and Nardi,
-"Vanilla Bayesian optimization performs great in high dimensions", ICML 2024).
+1/ω_i is the length scale of dimension i. Its prior widens with the number of dimensions, so that the distance of two random
+points does not (Hvarfner, Hellsten and Nardi, "Vanilla Bayesian optimization performs great in high dimensions", ICML 2024).
 
 n: points; D: dimensions; k: objectives. X: (n, D) float64 with INACTIVE where a dimension is switched off; Y: (n, k).
 """
@@ -19,12 +19,12 @@ import torch
 from botorch.models.gpytorch import GPyTorchModel
 from botorch.models.utils.gpytorch_modules import get_gaussian_likelihood_with_lognormal_prior
 from botorch.optim.fit import fit_gpytorch_mll_scipy
-from gpytorch.constraints import Interval
+from gpytorch.constraints import GreaterThan
 from gpytorch.distributions import MultivariateNormal
 from gpytorch.kernels import ArcKernel, MaternKernel, ScaleKernel
 from gpytorch.means import ConstantMean
 from gpytorch.mlls import ExactMarginalLogLikelihood
-from gpytorch.priors import LogNormalPrior
+from gpytorch.priors import NormalPrior
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
@@ -33,8 +33,10 @@ from sparse_mcu.search.pareto import Float64Array
 INACTIVE = -1.0
 # L-BFGS steps of a fit. The hyperparameters have priors, and the search refits as it goes: the last digits are worth little.
 FIT_STEPS = 30
+RADIUS_RANGE = (1e-4, 10.0)  # of ω: from no influence at all to a length scale of a tenth of a coordinate's range
 JITTER = 1e-5  # added to the variance of a draw; the noise of an observation is at least ten times as large
-SMALLEST_RADIUS, LARGEST_RADIUS = 1e-3, 10.0  # of ω: length scales from a tenth of a coordinate's range to no influence at all
+VARIANCE_RANGE = (0.05, 50.0)
+VARIANCE = 3.0  # of a process before it has seen anything; outcomes are standardised, but a trend reaches further than its data
 
 
 def inputs(
@@ -47,8 +49,7 @@ def inputs(
 class Surrogate:
     """Independent Gaussian processes of k objectives, with the hyperparameters of largest posterior density.
 
-    The last ``telling`` coordinates are expected to explain more than the rest: the prior of their length scales is that of a
-    problem with these alone.
+    The last ``telling`` coordinates are expected to explain more than the rest: their length scales do not widen.
     """
 
     def __init__(
@@ -106,24 +107,32 @@ class Surrogate:
 
 
 def arc_kernel(dimensions: int, k: int, telling: int = 0) -> ScaleKernel:
-    """Return k scaled Matérn-5/2 kernels on the arc embedding of ``dimensions`` coordinates, with their priors."""
+    """Return k scaled Matérn-5/2 kernels on the arc embedding of ``dimensions`` coordinates, with their priors.
+
+    The densities are those of the logarithms: a prior on ω itself has its mode near 0, where everything is noise.
+    """
     batch = torch.Size([k])
-    reckoned = torch.full((dimensions,), float(dimensions))
-    reckoned[dimensions - telling :] = telling
-    location = math.sqrt(2) + 0.5 * reckoned.log()
+    location = torch.full((dimensions,), 0.5 * math.log(dimensions))  # of the log length scale
+    location[dimensions - telling :] = 0.0
     arc = ArcKernel(MaternKernel(nu=2.5, batch_shape=batch), delta_func=_active, ard_num_dims=dimensions, batch_shape=batch)
-    arc.register_constraint("raw_radius", Interval(SMALLEST_RADIUS, LARGEST_RADIUS, transform=None))
-    # Of the length scale, not of the radius: the two densities differ by a Jacobian, and the mode of the other is at ω = 0.
-    prior = LogNormalPrior(location, torch.full_like(location, math.sqrt(3)))
-    arc.register_prior("length_scale_prior", prior, lambda module: module.radius.reciprocal())
-    arc.radius = (3.0 - location).exp().clamp(max=0.5 * LARGEST_RADIUS).expand(k, 1, dimensions)  # the prior's mode
+    arc.register_constraint("raw_radius", _by_logarithm())
+    prior = NormalPrior(location, torch.ones_like(location))
+    arc.register_prior("length_scale_prior", prior, lambda module: -module.radius.log())
+    arc.radius = (-location).exp().expand(k, 1, dimensions)
     arc.angle = 0.5
     arc.lengthscale = 1.0
     arc.raw_angle.requires_grad_(False)
     arc.raw_lengthscale.requires_grad_(False)  # it would only repeat ω
-    scaled = ScaleKernel(arc, outputscale_prior=LogNormalPrior(1.0, 1.0), batch_shape=batch)
-    scaled.outputscale = math.e
+    scaled = ScaleKernel(arc, batch_shape=batch)
+    scaled.register_constraint("raw_outputscale", _by_logarithm())
+    scaled.register_prior("variance_prior", NormalPrior(math.log(VARIANCE), 1.0), lambda module: module.outputscale.log())
+    scaled.outputscale = VARIANCE
     return scaled.double()
+
+
+def _by_logarithm() -> GreaterThan:
+    """Optimise a positive hyperparameter by its logarithm."""
+    return GreaterThan(1e-5, transform=torch.exp, inv_transform=torch.log)
 
 
 def _active(X: Tensor) -> Tensor:
@@ -154,7 +163,18 @@ def _fit(model: _Processes) -> None:
     All k in one optimisation: most of a step's time is overhead that they share. And not by BoTorch's fit_gpytorch_mll, which
     starts again from draws of the global generator where the limit of steps ends it.
     """
-    model.train()
+    mll = ExactMarginalLogLikelihood(model.likelihood, model)
+    mll.train()
     with _exact():
-        fit_gpytorch_mll_scipy(ExactMarginalLogLikelihood(model.likelihood, model), options={"maxiter": FIT_STEPS})
-    model.eval()
+        fit_gpytorch_mll_scipy(mll, bounds=_bounds(mll), options={"maxiter": FIT_STEPS})
+    mll.eval()
+
+
+def _bounds(mll: ExactMarginalLogLikelihood) -> dict[str, tuple[float, float]]:
+    """Return bounds of the logarithms: a long step in a line search must not end where the covariance is singular."""
+    ranges = {"raw_radius": RADIUS_RANGE, "raw_outputscale": VARIANCE_RANGE}
+    return {
+        name: (math.log(ranges[part][0]), math.log(ranges[part][1]))
+        for name, _ in mll.named_parameters()
+        if (part := name.rpartition(".")[2]) in ranges
+    }
