@@ -5,13 +5,26 @@ import pytest
 from sparse_mcu.cli.progress import PLAIN_SECONDS, PlainLines, summary
 from sparse_mcu.search.options import Progress
 
-PROGRESS = Progress(stage="explore", share=0.25, done=9, failed=0, seconds_left=125.0, hypervolume=0.51234, best_accuracy=0.98053)
+PROGRESS = Progress(
+    stage="explore",
+    share=0.25,
+    done=9,
+    failed=0,
+    refused=0,
+    stopped=0,
+    seconds_left=125.0,
+    hypervolume=0.51234,
+    best_accuracy=0.98053,
+)
 
 
 def test_a_summary_says_what_a_user_waits_for() -> None:
     assert summary(PROGRESS) == "explore: 9 trials, 2m05s left, best 98.05%, hypervolume 0.5123"
     early = dataclasses.replace(PROGRESS, seconds_left=None, done=0, failed=2, best_accuracy=None, hypervolume=0.0)
     assert summary(early) == "explore: 0 trials, 2 failed, none within the budget yet"
+    busy = dataclasses.replace(PROGRESS, failed=1, stopped=3, refused=12, seconds_left=None)
+    counts = "1 failed, 3 stopped early, 12 refused"
+    assert summary(busy) == f"explore: 9 trials, {counts}, best 98.05%, hypervolume 0.5123"
 
 
 def test_plain_lines_come_at_a_new_stage_and_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def search_nothing(dataset: Dataset, options: SearchOptions, ledger: Ledger, obs
     for figures in FIGURES:
         ledger.complete(ledger.ask(limits).number, evaluation(*figures), seconds=0.5)
     ledger.fail(ledger.ask(limits).number, "it diverged", seconds=0.1)
-    observer(Progress("refine", 1.0, len(FIGURES), 1, None, 0.5, 0.9))
+    observer(Progress("refine", 1.0, len(FIGURES), 1, 0, 0, None, 0.5, 0.9))
     return "finished"
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.run.record import FORMAT, Record
-from sparse_mcu.search.objectives import Budget
+from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, Budget
 from sparse_mcu.search.options import SearchOptions
 
 RECORD = Record(
@@ -15,11 +16,14 @@ RECORD = Record(
     board="arduino-uno",
     ram_bytes=1024,
     flash_bytes=8192,
+    cycles=10**6,
     seconds=None,
     trials=40,
     seed=1,
     workers=2,
     device="auto",
+    objectives=("accuracy", "model_size"),
+    sampler="tpe",
     created="2026-01-01T00:00:00+00:00",
     versions={"sparse-mcu": "0.1.0"},
 )
@@ -32,7 +36,27 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_record_says_what_the_search_is_told() -> None:
-    assert RECORD.options == SearchOptions(board("arduino-uno"), Budget(1024, 8192), trials=40, seed=1, workers=2, device="auto")
+    assert RECORD.options == SearchOptions(
+        board("arduino-uno"),
+        Budget(1024, 8192, 10**6),
+        trials=40,
+        seed=1,
+        workers=2,
+        device="auto",
+        objectives=("accuracy", "model_size"),
+        sampler="tpe",
+    )
+
+
+def test_a_record_of_format_1_has_the_defaults_of_its_time(tmp_path: Path) -> None:
+    RECORD.write(tmp_path)
+    path = tmp_path / "run.json"
+    old = json.loads(path.read_text()) | {"format": 1}
+    for name in ("objectives", "cycles", "sampler"):
+        del old[name]
+    path.write_text(json.dumps(old))
+    expected = dataclasses.replace(RECORD, objectives=DEFAULT_OBJECTIVES, cycles=None, sampler="sparse")
+    assert Record.read(tmp_path) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,6 @@
+import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,3 +168,40 @@ def test_the_package_offers_the_python_face_and_the_room_alike() -> None:
         sparse_mcu.search("digits", board="arduino-unno")
     with pytest.raises(AttributeError, match="has no attribute 'find'"):
         sparse_mcu.find  # noqa: B018
+
+
+def test_a_search_is_told_its_objectives_its_limit_of_time_and_its_sampler(tmp_path: Path) -> None:
+    run = runs.search(
+        "digits",
+        board="arduino-uno",
+        trials=5,
+        workers=1,
+        out=tmp_path / "run",
+        objectives=["accuracy", "flash"],
+        max_ms=1.0,
+        sampler="random",
+    )
+    options = Run.load(run.path).record.options
+    assert (options.goal.minimised, options.sampler) == (("error", "flash_bytes"), "random")
+    assert options.budget.cycles == 16_000  # a millisecond at 16 MHz
+    assert [model.number for model in run.front] == [3, 0, 2]  # of FIGURES, RAM now limited by the board alone
+    with pytest.raises(BudgetError, match="no network of .* and 15999 cycles"):
+        dataclasses.replace(run, record=dataclasses.replace(run.record, cycles=15_999)).best()
+
+
+@pytest.mark.parametrize(
+    ("board", "options", "message"),
+    [
+        ("arduino-uno", {"max_ms": 1.0, "max_cycles": 10}, "limited once, but both"),
+        ("microbit", {"max_ms": 1.0}, "microbit counts instructions"),
+        ("arduino-uno", {"max_cycles": 0}, "at least 1 cycle, but may have 0"),
+        ("arduino-uno", {"max_ms": -1.0}, "some time, but may have -1.0 ms"),
+        ("arduino-uno", {"objectives": ["ram"]}, "objectives are accuracy and others"),
+    ],
+)
+def test_limits_and_objectives_that_make_no_sense_are_named(
+    tmp_path: Path, board: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        runs.search("digits", board=board, trials=5, workers=1, out=tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()

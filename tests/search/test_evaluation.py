@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from sparse_mcu.deploy.boards import board
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.search.candidate import Candidate, Evaluation, Parent
 from sparse_mcu.search.evaluation import error, evaluate
-from sparse_mcu.search.objectives import UNITS
+from sparse_mcu.search.objectives import MINIMISED, UNITS
+from sparse_mcu.search.rungs import SHARES, Rungs
 from sparse_mcu.search.stages import trained_for
 from sparse_mcu.search.threads import single_thread
 from sparse_mcu.search.workers import TrainingData
@@ -87,6 +89,24 @@ def test_the_deadline_ends_the_training_but_not_the_measuring() -> None:
     late = evaluate(Candidate(ARCHITECTURE, UNO, seed=5), DATA, "cpu", 0.0)
     assert late.log["training"]["complete"] is False and len(late.log["training"]["epochs"]) == 0
     assert late.objectives.keys() == UNITS.keys()
+
+
+def test_training_is_measured_at_its_rungs_and_goes_on_where_there_is_hope(evaluation: Evaluation) -> None:
+    rungs = Rungs.of(MINIMISED, [])
+    watched = evaluate(Candidate(ARCHITECTURE, UNO, seed=5, rungs=rungs), DATA, "cpu", None)
+    assert watched.objectives == evaluation.objectives and not watched.stopped  # measuring changes nothing
+    assert len(watched.rungs) == len(SHARES)
+    assert all(measured.keys() == UNITS.keys() for measured in watched.rungs)
+    assert evaluation.rungs == ()
+
+
+def test_a_hopeless_training_ends_at_its_rung_and_is_measured_as_it_is() -> None:
+    perfect = dict.fromkeys(UNITS, 1.0) | {"error": -1.0}
+    second = Rungs.of(MINIMISED, [[dict.fromkeys(UNITS, 1e9), perfect]])
+    stopped = evaluate(Candidate(ARCHITECTURE, UNO, seed=5, rungs=second), DATA, "cpu", None)
+    assert stopped.stopped and len(stopped.rungs) == 2
+    assert len(stopped.log["training"]["epochs"]) == math.ceil(SHARES[1] * ARCHITECTURE.training.epochs)
+    assert stopped.objectives == stopped.rungs[-1]
 
 
 def test_pruning_is_inside(evaluation: Evaluation) -> None:

@@ -41,7 +41,7 @@ def test_bounds_hold_for_the_network_itself(seed: int) -> None:
     actual = predict(quantise(Network(architecture, seed=0).eval().fold(), images), UNO)
     assert Feasibility(UNO, Budget(actual.ram_bytes, actual.flash_bytes)).shortfall(architecture) is None
     shortfall = Feasibility(UNO, Budget(actual.ram_bytes - 1, actual.flash_bytes)).shortfall(architecture)
-    assert shortfall is not None and (shortfall.memory, shortfall.needed) == ("RAM", actual.ram_bytes)
+    assert shortfall is not None and (shortfall.resource, shortfall.needed) == ("bytes of RAM", actual.ram_bytes)
 
 
 @settings(max_examples=15, deadline=None)
@@ -65,14 +65,18 @@ def without_some_channels(folded: FoldedLayer, rng: np.random.Generator) -> Fold
 
 
 @pytest.mark.parametrize("method", ["none", "unstructured", "structured", "both"])
-def test_a_shortfall_names_the_memory_the_bytes_and_the_layer(method: Method) -> None:
+def test_a_shortfall_names_what_lacks_how_much_and_the_layer(method: Method) -> None:
     architecture = random_architecture(1, method)
     names = {layer.name for layer in layers(architecture)}
-    tight_budgets = {"RAM": dataclasses.replace(ROOMY, ram_bytes=10), "flash": dataclasses.replace(ROOMY, flash_bytes=10)}
-    for memory, budget in tight_budgets.items():
+    tight_budgets = {
+        "bytes of RAM": dataclasses.replace(ROOMY, ram_bytes=10),
+        "bytes of flash": dataclasses.replace(ROOMY, flash_bytes=10),
+        "cycles": dataclasses.replace(ROOMY, cycles=10),
+    }
+    for resource, budget in tight_budgets.items():
         shortfall = Feasibility(UNO, budget).shortfall(architecture)
         assert shortfall is not None
-        assert (shortfall.memory, shortfall.limit) == (memory, 10) and shortfall.needed > 10
+        assert (shortfall.resource, shortfall.limit) == (resource, 10) and shortfall.needed > 10
         assert shortfall.where in names | {INPUT}
     assert Feasibility(UNO, ROOMY).shortfall(architecture) is None
 

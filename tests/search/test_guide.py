@@ -5,19 +5,19 @@ import pytest
 from search_fakes import LIMITS, objectives
 
 from sparse_mcu.search.guide import KNOWN_COSTS, Guide, Observations, fit_size, point, region_of_interest
-from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
 from sparse_mcu.space.encode import encode
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.memory import peak_activations
 from sparse_mcu.space.suggest import sample
 
 WEIGHTS = np.array([2.0, 1.0, 1.0])
-BUDGET = Budget(ram_bytes=1024, flash_bytes=8192)
+GOAL = Goal(MINIMISED, Budget(ram_bytes=1024, flash_bytes=8192))
 
 
 def test_region_reaches_from_the_best_useful_network_to_the_budget() -> None:
     F = np.array([[0.04, 6000, 900], [0.06, 4000, 800], [0.9, 2000, 300], [0.01, 9000, 900], [0.03, 5000, 2000]], dtype=float)
-    region = region_of_interest(F, BUDGET)
+    region = region_of_interest(F, GOAL)
     # the third errs too often to count, the last two are beyond the budget
     assert region.lower.tolist() == [0.04, 4000, 512]  # the region of bytes is at least a factor of two wide
     assert region.upper.tolist() == pytest.approx([0.07, 8192, 1024])
@@ -25,7 +25,7 @@ def test_region_reaches_from_the_best_useful_network_to_the_budget() -> None:
 
 def test_region_stands_where_nothing_keeps_the_budget_yet() -> None:
     F = np.array([[0.3, 9000.0, 2000.0], [0.3, 8500.0, 1500.0]])
-    region = region_of_interest(F, BUDGET)
+    region = region_of_interest(F, GOAL)
     assert region.upper.tolist() == pytest.approx([0.395, 8192, 1024])
     assert region.excess(F)[0] > region.excess(F)[1] > 0
 
@@ -57,8 +57,8 @@ def test_ranking_prefers_what_is_better_by_far() -> None:
     points = [point(LIMITS, architecture) for architecture in architectures]
     F = np.array([[objectives(architecture)[name] for name in MINIMISED] for architecture in architectures])
     F[0], F[1] = [0.01, 1500.0, 150.0], [0.9, 60000.0, 9000.0]
-    region = region_of_interest(F, BUDGET)
-    guide = Guide()
+    region = region_of_interest(F, GOAL)
+    guide = Guide(GOAL)
     positions = np.array(
         [
             [order.tolist().index(0), order.tolist().index(1)]
@@ -73,9 +73,9 @@ def test_ranking_follows_from_its_arguments() -> None:
     rng = np.random.default_rng(2)
     points = [point(LIMITS, sample(LIMITS, rng)) for _ in range(30)]
     observed = Observations(points[:10], rng.uniform(1.0, 2.0, size=(10, 3)) * [0.1, 4000.0, 500.0])
-    region = region_of_interest(observed.objectives, BUDGET)
-    fresh = [Guide().rank(observed, points[10:], region, WEIGHTS, np.random.default_rng(7)) for _ in range(2)]
+    region = region_of_interest(observed.outcomes, GOAL)
+    fresh = [Guide(GOAL).rank(observed, points[10:], region, WEIGHTS, np.random.default_rng(7)) for _ in range(2)]
     assert fresh[0].tolist() == fresh[1].tolist() and sorted(fresh[0]) == list(range(20))
-    used = Guide()
-    used.rank(Observations(points[:9], observed.objectives[:9]), points[10:], region, WEIGHTS, np.random.default_rng(3))
+    used = Guide(GOAL)
+    used.rank(Observations(points[:9], observed.outcomes[:9]), points[10:], region, WEIGHTS, np.random.default_rng(3))
     assert used.rank(observed, points[10:], region, WEIGHTS, np.random.default_rng(7)).tolist() == fresh[0].tolist()

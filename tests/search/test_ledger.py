@@ -94,6 +94,27 @@ def test_front_and_best_against_enumeration(ledger: Ledger) -> None:
     assert all(BUDGET.keeps(record.objectives) for record in ledger.front(BUDGET))
 
 
+def test_a_front_of_other_objectives_holds_what_is_beaten_only_from_beyond_the_budget(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path, ["error", "flash_bytes"]) as ledger:
+        ledger.study.sampler = optuna.samplers.RandomSampler(seed=0)
+        add(ledger, (0.1, 3000.0, 2000.0), (0.2, 4000.0, 500.0), (0.2, 4500.0, 400.0))
+        assert [record.number for record in ledger.front()] == [0]
+        assert [record.number for record in ledger.front(BUDGET)] == [1]
+        assert ledger.study.trials[2].values == [0.2, 4500.0]
+
+
+def test_samplers_hear_what_breaks_the_budget(ledger: Ledger) -> None:
+    evaluation = measured(0.1, 1.5 * FLASH_BYTES, 0.5 * RAM_BYTES)
+    ledger.complete(ledger.ask(LIMITS).number, evaluation, 1.0, BUDGET.excesses(evaluation.objectives))
+    assert ledger.study.trials[0].constraints == {"flash_bytes": 0.5, "ram_bytes": -0.5}
+
+
+def test_a_refused_trial_counts_as_such(ledger: Ledger) -> None:
+    ledger.refuse(ledger.ask(LIMITS).number, "needs 2000 bytes of RAM")
+    (record,) = ledger.records()
+    assert (record.state, record.refused) == ("refused", 1)
+
+
 def test_nothing_within_the_budget_is_no_best(ledger: Ledger) -> None:
     assert ledger.best(BUDGET) is None
     add(ledger, (0.0, FLASH_BYTES + 1.0, 300.0))

@@ -1,3 +1,4 @@
+import collections
 import dataclasses
 import signal
 import subprocess
@@ -14,12 +15,14 @@ from search_fakes import FLASH_BYTES, RAM_BYTES, dataset
 
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import BudgetError, SparseMcuError, UserError
+from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.ledger import Ledger
 from sparse_mcu.search.loop import GRACE_SECONDS, HOPELESS_FAILURES, Ending, search
 from sparse_mcu.search.objectives import Budget
 from sparse_mcu.search.options import Progress, SearchOptions
 from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.workers import Evaluate
+from sparse_mcu.space.suggest import contains
 
 OPTIONS = SearchOptions(board("arduino-uno"), Budget(RAM_BYTES, FLASH_BYTES), trials=12, seed=3, device="cpu")
 BUSY_SECONDS = 15.0  # by which a busy machine may delay what should take none
@@ -81,6 +84,40 @@ def test_one_worker_repeats_itself(finished: tuple[Ending, list[TrialRecord], li
         return [(record.architecture, record.stage, record.parent, record.objectives) for record in records]
 
     assert decided(run(tmp_path, search_fakes.evaluate_at_once)[1]) == decided(finished[1])
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_other_samplers_search_the_same_way(tmp_path: Path, sampler: str) -> None:
+    ending, records, seen = run(tmp_path, search_fakes.evaluate_at_once, sampler=sampler)
+    states = collections.Counter(record.state for record in records)
+    assert ending == "finished" and states["complete"] == 12 and states.keys() <= {"complete", "refused"}
+    assert {record.stage for record in records} == {None} and seen[-1].stage == sampler
+    assert seen[-1].refused == states["refused"] > 0
+    feasibility = Feasibility(OPTIONS.board, OPTIONS.budget)
+    for record in records:
+        assert record.architecture is not None
+        may_fit = contains(search_fakes.LIMITS, record.architecture) and feasibility.shortfall(record.architecture) is None
+        assert may_fit == (record.state == "complete")
+
+
+def test_other_objectives_and_a_limit_of_cycles(tmp_path: Path) -> None:
+    with Ledger.create(tmp_path, ["error", "model_size"]) as ledger:
+        options = dataclasses.replace(
+            OPTIONS, objectives=("accuracy", "model_size"), budget=Budget(RAM_BYTES, FLASH_BYTES, cycles=300_000)
+        )
+        assert search(dataset(), options, ledger, lambda _: None, search_fakes.evaluate_everything) == "finished"
+        front = ledger.front(options.budget)
+        assert front and all(record.objectives["cycles"] <= 300_000 for record in front)
+        sizes = [record.objectives["model_size"] for record in front]
+        assert sizes == sorted(sizes, reverse=True)  # the most accurate first: each after it is smaller
+
+
+def test_candidates_meet_the_rungs_of_their_own_stage(tmp_path: Path) -> None:
+    _, records, seen = run(tmp_path, search_fakes.evaluate_hopelessly, trials=16)
+    for record in records:
+        earlier = [other for other in records[: record.number] if other.stage == record.stage]
+        assert record.stopped == bool(earlier)
+    assert seen[-1].stopped == sum(record.stopped for record in records)
 
 
 def test_failures_are_recorded_and_the_search_goes_on(tmp_path: Path) -> None:

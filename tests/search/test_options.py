@@ -22,6 +22,10 @@ def options(**changes: Any) -> SearchOptions:
         ({"workers": 0}, "workers must be above 0, but is 0"),
         ({"seed": -1}, "seed must be at least 0, but is -1"),
         ({"device": "gpu"}, "no device is called 'gpu'; .*cpu"),
+        ({"sampler": "nsga"}, "no sampler is called 'nsga'; .*nsga2"),
+        ({"objectives": ("accuracy", "ramm")}, "no objective is called 'ramm'; .*ram"),
+        ({"objectives": ("flash", "ram")}, "objectives are accuracy and others, .* but are 'flash,ram'"),
+        ({"objectives": ("accuracy", "ram", "ram")}, "each named once, but are 'accuracy,ram,ram'"),
     ],
 )
 def test_options_that_make_no_sense_are_named(changes: dict[str, Any], message: str) -> None:

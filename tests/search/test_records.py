@@ -19,6 +19,7 @@ ARCHITECTURE = suggest(LIMITS, lambda dimension: dimension.at(0.5))
         (TrialState.WAITING, {}, "running"),
         (TrialState.FAIL, {records.ERROR: "the loss is nan"}, "failed"),
         (TrialState.FAIL, {records.ERROR: "stopped", records.INTERRUPTED: True}, "interrupted"),
+        (TrialState.FAIL, {records.SHORTFALL: "needs 2000 bytes of RAM"}, "refused"),
     ],
 )
 def test_states(trial_state: TrialState, attributes: dict[str, Any], state: str) -> None:
@@ -34,10 +35,14 @@ def test_a_complete_trial() -> None:
         records.STAGE: "morph",
         records.PARENT: 3,
         records.OBJECTIVES: objectives,
+        records.RUNGS: [{"error": 0.5}],
+        records.STOPPED: True,
+        records.REFUSED: 2,
         records.SECONDS: 2.5,
     }
     found = record(optuna.trial.create_trial(values=[0.125, 4000.0], user_attrs=attributes))
     assert (found.state, found.stage, found.parent, found.seconds, found.error) == ("complete", "morph", 3, 2.5, None)
+    assert (found.rungs, found.stopped, found.refused) == ([{"error": 0.5}], True, 2)
     assert found.architecture == ARCHITECTURE and found.objectives == objectives and found.accuracy == 0.875
 
 

@@ -8,7 +8,7 @@ from search_fakes import FLASH_BYTES, IMAGES, LIMITS, RAM_BYTES, objectives
 from sparse_mcu.errors import BudgetError
 from sparse_mcu.search import records
 from sparse_mcu.search.feasibility import Shortfall
-from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.records import TrialRecord, record
 from sparse_mcu.search.sampler import QUASI_TRIALS, SparseSampler
@@ -18,6 +18,7 @@ from sparse_mcu.space.layers import layers
 from sparse_mcu.space.suggest import contains, suggest
 
 BUDGET = Budget(RAM_BYTES, FLASH_BYTES)
+GOAL = Goal(MINIMISED, BUDGET)
 TRIALS = 24
 
 
@@ -30,7 +31,7 @@ class Session:
 
     def __init__(self, seed: int, trials: int = TRIALS, shortfall=fits) -> None:
         self.trials, self.begun = trials, 0
-        self.sampler = SparseSampler(LIMITS, BUDGET, IMAGES, seed, lambda: self.begun / self.trials, shortfall)
+        self.sampler = SparseSampler(LIMITS, GOAL, IMAGES, seed, lambda: self.begun / self.trials, shortfall)
         self.study = optuna.create_study(directions=["minimize"] * 3, sampler=self.sampler)
 
     def ask(self) -> tuple[optuna.Trial, Architecture]:
@@ -107,10 +108,33 @@ def test_a_resumed_search_proposes_what_it_would_have_proposed(trials: list[Tria
     for number in range(QUASI_TRIALS + 3):
         if number >= QUASI_TRIALS:
             begun = session.begun
-            session.study.sampler = SparseSampler(LIMITS, BUDGET, IMAGES, 0, lambda begun=begun: begun / TRIALS, fits)
+            session.study.sampler = SparseSampler(LIMITS, GOAL, IMAGES, 0, lambda begun=begun: begun / TRIALS, fits)
         trial, architecture = session.ask()
         assert architecture == trials[number].architecture
         session.tell(trial, architecture)
+
+
+def test_pending_trials_are_taken_into_account() -> None:
+    """Asks that nothing finished between are as different as asks in sequence: each draws its own weights and functions."""
+    session = Session(seed=4, trials=60)
+    while session.begun < 10:
+        session.tell(*session.ask())
+    networks = [layers(session.ask()[1]) for _ in range(4)]
+    # All different, and not by their training settings alone.
+    assert all(network not in networks[:index] for index, network in enumerate(networks))
+
+
+def test_refusals_are_counted() -> None:
+    refused = 0
+
+    def every_other(architecture: Architecture) -> Shortfall | None:
+        nonlocal refused
+        refuse = sum(layer.weights for layer in layers(architecture)) % 2 == 1
+        refused += refuse
+        return Shortfall("bytes of RAM", 2000, RAM_BYTES, "block0.conv0") if refuse else None
+
+    trials = Session(seed=0, trials=11, shortfall=every_other).run()
+    assert sum(trial.refused for trial in trials) == refused > 4
 
 
 def test_failed_and_running_trials_do_no_harm() -> None:
@@ -131,7 +155,7 @@ def test_failed_and_running_trials_do_no_harm() -> None:
 def test_what_cannot_fit_is_not_proposed() -> None:
     def too_wide(architecture: Architecture) -> Shortfall | None:
         widest = max(layer.out_shape[0] for layer in layers(architecture)[:-1])
-        return Shortfall("RAM", 2000, RAM_BYTES, "block0.conv0") if widest > 12 else None
+        return Shortfall("bytes of RAM", 2000, RAM_BYTES, "block0.conv0") if widest > 12 else None
 
     for trial in Session(seed=0, trials=16, shortfall=too_wide).run():
         assert trial.architecture is not None and too_wide(trial.architecture) is None
@@ -140,7 +164,7 @@ def test_what_cannot_fit_is_not_proposed() -> None:
 def test_a_budget_that_nothing_meets_names_what_binds_and_what_would_do() -> None:
     def never(architecture: Architecture) -> Shortfall | None:
         needed = 1100 + 10 * len(layers(architecture))
-        return Shortfall("RAM", needed, RAM_BYTES, "block0.conv0")
+        return Shortfall("bytes of RAM", needed, RAM_BYTES, "block0.conv0")
 
     with pytest.raises(BudgetError, match=r"in 1024 bytes of RAM and 8192 of flash.*needs 11\d\d bytes of RAM.*'block0\.conv0'"):
         Session(seed=0, shortfall=never).ask()

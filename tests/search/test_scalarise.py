@@ -22,7 +22,7 @@ REGION = Region(
 
 def test_weights_are_drawn_at_the_corner_or_uniformly() -> None:
     rng = np.random.default_rng(0)
-    inverse = 1.0 / np.stack([draw_weights(REGION.limited, rng) for _ in range(8000)])
+    inverse = 1.0 / np.stack([draw_weights(3, 0, rng) for _ in range(8000)])
     at_corner = (inverse == [INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH, INVERSE_WEIGHT_HIGH]).all(axis=1)
     assert at_corner.mean() == pytest.approx(CORNER_SHARE, abs=5 * 0.5 / 8000**0.5)  # five standard errors
     quantiles = np.linspace(0.1, 0.9, 9)
@@ -43,7 +43,7 @@ def test_the_corner_prefers_the_least_error_within_the_limits() -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_chebyshev_is_the_largest_weighted_objective(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    F, weights = rng.normal(size=(7, 3)), draw_weights(REGION.limited, rng)
+    F, weights = rng.normal(size=(7, 3)), draw_weights(3, 0, rng)
     expected = [max(weights[k] * F[i, k] for k in range(3)) for i in range(7)]
     assert chebyshev(F, weights).tolist() == expected
 
@@ -53,7 +53,7 @@ def test_chebyshev_is_the_largest_weighted_objective(seed: int) -> None:
 def test_the_minimiser_lies_on_the_front(seed: int) -> None:
     rng = np.random.default_rng(seed)
     F = rng.uniform(size=(40, 3))
-    best = F[chebyshev(F, draw_weights(REGION.limited, rng)).argmin()]
+    best = F[chebyshev(F, draw_weights(3, 0, rng)).argmin()]
     assert not any((row <= best).all() and (row < best).all() for row in F)
 
 
@@ -62,7 +62,7 @@ def test_every_point_of_a_concave_front_is_some_minimiser() -> None:
     angle = np.linspace(0.0, np.pi / 2, 21)
     F = np.stack([np.cos(angle), np.sin(angle)], axis=1)  # concave towards the origin
     rng = np.random.default_rng(1)
-    found = {int(chebyshev(F, draw_weights(np.array([False, False]), rng)).argmin()) for _ in range(4000)}
+    found = {int(chebyshev(F, draw_weights(2, 0, rng)).argmin()) for _ in range(4000)}
     assert set(range(2, 19)) <= found
 
 

@@ -5,9 +5,11 @@ from sparse_mcu.search.stages import (
     EXPLORE,
     FEWEST_EPOCHS,
     MORPH,
+    PATIENCE,
     REFINE,
     STAGES,
     Stage,
+    is_stagnant,
     stage_at,
     steps_of,
     trained_for,
@@ -19,11 +21,37 @@ from sparse_mcu.space.suggest import contains, suggest
 ARCHITECTURE = suggest(LIMITS, lambda dimension: dimension.at(0.4))
 
 
+GROWING = [0.01 * n for n in range(1, 60)]
+STAGNANT = [0.01] * 10 + [0.5] * 60
+
+
 @pytest.mark.parametrize(
     ("used", "stage"), [(0.0, EXPLORE), (EXPLORE.until, MORPH), (MORPH.until, REFINE), (1.0, REFINE), (1.7, REFINE)]
 )
 def test_a_stage_lasts_until_its_share_is_used(used: float, stage: Stage) -> None:
-    assert stage_at(used) is stage
+    for begun in (None, "explore"):
+        assert stage_at(used, begun, GROWING) is stage
+
+
+def test_a_stage_ends_before_where_nothing_better_is_found_any_more() -> None:
+    assert stage_at(EXPLORE.earliest, "explore", STAGNANT) is MORPH
+    assert stage_at(EXPLORE.earliest, "explore", GROWING) is EXPLORE
+    assert stage_at(EXPLORE.earliest - 0.01, "explore", STAGNANT) is EXPLORE
+    assert stage_at(MORPH.earliest, "morph", STAGNANT) is REFINE
+    assert stage_at(0.99, "refine", STAGNANT) is REFINE
+
+
+def test_a_stage_that_began_early_is_not_left_for_the_one_before() -> None:
+    assert stage_at(EXPLORE.earliest, "morph", []) is MORPH
+    assert stage_at(MORPH.earliest, "refine", []) is REFINE
+
+
+def test_stagnant_is_a_later_half_that_hardly_grew() -> None:
+    assert not is_stagnant([]) and not is_stagnant([0.5] * PATIENCE)  # too few to tell
+    assert is_stagnant([0.5] * (PATIENCE + 1))
+    assert not is_stagnant([0.3] * 20 + [0.5] * 20)  # it grew 20 trials ago: half of all
+    assert is_stagnant([0.3] * 20 + [0.5] * 21)
+    assert is_stagnant([0.0] * 40)  # nothing within the budget: other stages may find some
 
 
 def test_children_train_least_and_the_refined_most() -> None:

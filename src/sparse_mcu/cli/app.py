@@ -99,6 +99,22 @@ def search(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, show_default="the cores", help="Networks to train at once.")] = None,
     device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", show_default="auto", help="Where to train.")] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            show_default="accuracy,flash,ram",
+            help="What the front trades off: accuracy, and any of flash, ram, model_size, working_memory, macs, cycles.",
+        ),
+    ] = None,
+    max_cycles: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cycles (on Arm and RISC-V instructions) that an inference may take.")
+    ] = None,
+    max_ms: Annotated[float | None, typer.Option(metavar="MS", help="The same as a time, on boards that count cycles.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", show_default="sparse", help="The optimiser; to compare: random, nsga2, tpe, gp (Optuna's)."),
+    ] = None,
     out: Annotated[Path | None, typer.Option(metavar="RUN", show_default="runs/DATA", help="The run directory to make.")] = None,
     resume: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Go on with this run: its data, board, budget, seed.")
@@ -111,7 +127,8 @@ def search(
     that it was started with, unless --time or --trials gives a new total.
     """
     if resume is not None:
-        _refuse_fixed({"--board": board, "--ram": ram, "--flash": flash, "--seed": seed, "--out": out})
+        _refuse_fixed({"--board": board, "--ram": ram, "--flash": flash, "--max-cycles": max_cycles, "--max-ms": max_ms})
+        _refuse_fixed({"--objectives": objectives, "--sampler": sampler, "--seed": seed, "--out": out})
         from sparse_mcu import run
 
         call = partial(run.resume, resume, source=data, time=time, trials=trials, workers=workers, device=device)
@@ -121,7 +138,9 @@ def search(
         from sparse_mcu import run
 
         call = partial(run.search, data, board=board, ram=ram, flash=flash, time=time, trials=trials, workers=workers, out=out)
-        call = partial(call, seed=seed or 0, device=device or "auto")
+        call = partial(call, seed=seed or 0, device=device or "auto", max_cycles=max_cycles, max_ms=max_ms)
+        chosen = {"objectives": objectives and objectives.split(","), "sampler": sampler}
+        call = partial(call, **{name: value for name, value in chosen.items() if value is not None})
     from sparse_mcu.cli.search import show
 
     show(call, as_json)
@@ -135,7 +154,7 @@ def _refuse_fixed(options: dict[str, object]) -> None:
 
 @app.command(epilog="Example: sparse-mcu front runs/digits")
 def front(run: RunPath, as_json: AsJson = False) -> None:
-    """Print the Pareto front of a run: the networks within its budget that no other beats in accuracy, flash and RAM."""
+    """Print the Pareto front of a run: the networks within its budget that no other beats in all of its objectives."""
     from sparse_mcu.cli.front import show
 
     show(run, as_json)

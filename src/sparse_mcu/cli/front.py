@@ -18,24 +18,23 @@ def show_front(run: Run, as_json: bool) -> None:
     if as_json:
         print_json(_json(run, rows))
         return
-    budget = f"{run.budget.ram_bytes} bytes of RAM and {run.budget.flash_bytes} of flash"
     if not rows:
-        print_lines([f"no network of {run.path} is within {budget} yet"])
+        print_lines([f"no network of {run.path} is within {run.budget} yet"])
         return
     unit = run.board.time_unit
-    header = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">MACs", f">{unit}", ">ms", "stage")
+    header = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">work. mem.", ">MACs", f">{unit}", ">ms", "stage")
     print_table(header, map(_cells, rows), marked=0)
     print_lines(
         [
             "",
-            f"Best within {budget}: trial {rows[0]['number']}.",
+            f"Best within {run.budget}: trial {rows[0]['number']}.",
             f"Accuracy of the 8-bit network on the validation split; bytes and {unit} as predicted for {run.board.title}.",
         ]
     )
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    counts = (row[name] for name in ("flash_bytes", "ram_bytes", "model_size", "macs", "cycles"))
+    counts = (row[name] for name in ("flash_bytes", "ram_bytes", "model_size", "working_memory_2", "macs", "cycles"))
     milliseconds = row["milliseconds"]
     return (
         str(row["number"]),
@@ -50,7 +49,8 @@ def _json(run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "run": str(run.path),
         "board": run.board.name,
-        "budget": {"ram_bytes": run.budget.ram_bytes, "flash_bytes": run.budget.flash_bytes},
+        "budget": dict(run.budget.limits),
+        "objectives": list(run.record.objectives),
         "best": rows[0]["number"] if rows else None,
         "front": rows,
     }

@@ -49,9 +49,10 @@ class PlainLines:
 
 def summary(progress: Progress) -> str:
     """Return ``progress`` in one line."""
-    failed = f", {progress.failed} failed" if progress.failed else ""
+    counts = {"failed": progress.failed, "stopped early": progress.stopped, "refused": progress.refused}
+    others = "".join(f", {count} {name}" for name, count in counts.items() if count)
     left = "" if progress.seconds_left is None else f", {format_seconds(progress.seconds_left)} left"
     if progress.best_accuracy is None:
-        return f"{progress.stage}: {progress.done} trials{failed}{left}, none within the budget yet"
+        return f"{progress.stage}: {progress.done} trials{others}{left}, none within the budget yet"
     best = f"best {progress.best_accuracy:.2%}, hypervolume {progress.hypervolume:.4f}"
-    return f"{progress.stage}: {progress.done} trials{failed}{left}, {best}"
+    return f"{progress.stage}: {progress.done} trials{others}{left}, {best}"

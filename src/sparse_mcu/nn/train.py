@@ -53,7 +53,7 @@ class TrainingLog:
     """The epochs in order, and what the posterior says about the weights."""
 
     epochs: tuple[Epoch, ...]
-    complete: bool  # False where the deadline ended the training early
+    complete: bool  # False where the deadline, or the caller, ended the training early
     suggested_bits: dict[str, int]  # layer -> bits per weight whose rounding the posterior finds harmless; 8 without one
 
 
@@ -67,12 +67,13 @@ def train(
     device: torch.device | str = "cpu",
     deadline: float | None = None,
     report: Callable[[Epoch], None] | None = None,
+    hopeless: Callable[[int], bool] | None = None,
 ) -> TrainingLog:
     """Train and prune ``network`` in place, as its ``architecture.training`` says; it is left in eval mode on ``device``.
 
     The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
-    ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. Raises TrainingError when the loss is
-    not finite.
+    ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. ``hopeless`` is told after every epoch
+    but the last how many are done; where it says so, no other begins. Raises TrainingError when the loss is not finite.
     """
     device = torch.device(device)
     if len(images) < 2:
@@ -83,7 +84,7 @@ def train(
     held_out = None if validation is None else Images.on(device, validation.images, validation.labels)
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
-        return _Trainer(network, data, held_out).run(deadline, report)
+        return _Trainer(network, data, held_out).run(deadline, report, hopeless)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,9 +140,16 @@ class _Trainer:
         self.step = 0
         self.optimisers = self._optimisers()
 
-    def run(self, deadline: float | None, report: Callable[[Epoch], None] | None) -> TrainingLog:
+    def run(
+        self,
+        deadline: float | None,
+        report: Callable[[Epoch], None] | None,
+        hopeless: Callable[[int], bool] | None,
+    ) -> TrainingLog:
         epochs: list[Epoch] = []
         while len(epochs) < self.training.epochs and (deadline is None or time.monotonic() < deadline):
+            if epochs and hopeless is not None and hopeless(len(epochs)):
+                break
             if len(epochs) == self.drawn_epochs:
                 self.network.fix_pruning()
                 self.optimisers = self._optimisers()  # their momentum would move what is fixed at 0

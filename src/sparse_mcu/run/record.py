@@ -9,10 +9,10 @@ from typing import Any
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.run.files import write_text
-from sparse_mcu.search.objectives import Budget
-from sparse_mcu.search.options import SearchOptions
+from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, Budget
+from sparse_mcu.search.options import OURS, SearchOptions
 
-FORMAT = 1
+FORMAT = 2  # 1: without objectives, cycles and sampler, which were the defaults
 FILE = "run.json"
 
 
@@ -25,25 +25,35 @@ class Record:
     board: str
     ram_bytes: int  # of a network
     flash_bytes: int  # of a network
+    cycles: int | None  # of one inference of a network; None: no limit
     seconds: float | None  # of the search, all sessions together; or
     trials: int | None
     seed: int
     workers: int
     device: str
+    objectives: tuple[str, ...]
+    sampler: str
     created: str  # UTC, ISO 8601
     versions: dict[str, str]  # of sparse-mcu, Python and the libraries that decide a result
+
+    @property
+    def budget(self) -> Budget:
+        """What a network may take."""
+        return Budget(self.ram_bytes, self.flash_bytes, self.cycles)
 
     @property
     def options(self) -> SearchOptions:
         """What the search is told. Raises UserError where a value makes no sense."""
         return SearchOptions(
             board=board(self.board),
-            budget=Budget(self.ram_bytes, self.flash_bytes),
+            budget=self.budget,
             seconds=self.seconds,
             trials=self.trials,
             seed=self.seed,
             workers=self.workers,
             device=self.device,
+            objectives=self.objectives,
+            sampler=self.sampler,
         )
 
     def write(self, directory: Path) -> None:
@@ -59,10 +69,12 @@ class Record:
             raise RunError(f"{directory / FILE} must name its format as an integer, but has {number!r}; it is not ours")
         if number > FORMAT:
             raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; update sparse-mcu")
+        if number == 1:
+            value = {"objectives": DEFAULT_OBJECTIVES, "cycles": None, "sampler": OURS, **value}
         odd = sorted(value.keys() ^ {field.name for field in dataclasses.fields(cls)})
         if odd:
             raise RunError(f"{directory / FILE} is damaged: missing or unknown {', '.join(odd)}")
-        return cls(**value)
+        return cls(**{**value, "objectives": tuple(value["objectives"])})
 
 
 def _read_object(directory: Path) -> dict[str, Any]:

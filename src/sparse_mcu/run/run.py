@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +26,8 @@ from sparse_mcu.run.files import LOCK, locked, make_directory
 from sparse_mcu.run.model import Model
 from sparse_mcu.run.record import Record
 from sparse_mcu.search.ledger import ARTIFACTS, DATABASE, Ledger
-from sparse_mcu.search.objectives import Budget
-from sparse_mcu.search.options import Progress, SearchOptions
+from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, Budget
+from sparse_mcu.search.options import OURS, Progress, SearchOptions
 from sparse_mcu.units import parse_bytes, parse_seconds
 
 if TYPE_CHECKING:
@@ -58,25 +58,23 @@ class Run:
 
     @property
     def budget(self) -> Budget:
-        """The bytes that a network may take."""
-        return Budget(self.record.ram_bytes, self.record.flash_bytes)
+        """What a network may take."""
+        return self.record.budget
 
     @property
     def front(self) -> tuple[Model, ...]:
-        """The models within the budget that no other beats in accuracy, flash and RAM together; the most accurate first."""
+        """The models within the budget that no other beats in all of the run's objectives; the most accurate first."""
         with Ledger.open(self.path) as ledger:
             return tuple(Model(self, trial) for trial in ledger.front(self.budget))
 
     def best(self, ram: str | int | None = None, flash: str | int | None = None) -> Model:
         """Return the model most accurate on the validation split within ``ram`` and ``flash`` (the run's budget unless given)."""
-        budget = Budget(_bytes(ram, self.budget.ram_bytes), _bytes(flash, self.budget.flash_bytes))
+        whole = self.budget
+        budget = Budget(_bytes(ram, whole.ram_bytes), _bytes(flash, whole.flash_bytes), whole.cycles)
         with Ledger.open(self.path) as ledger:
             trial = ledger.best(budget)
         if trial is None:
-            raise BudgetError(
-                f"no network of {self.path} takes at most {budget.ram_bytes} bytes of RAM and {budget.flash_bytes} of flash; "
-                "search longer or raise the budget"
-            )
+            raise BudgetError(f"no network of {self.path} takes at most {budget}; search longer or raise the budget")
         return Model(self, trial)
 
     def model(self, name: int | str) -> Model:
@@ -117,14 +115,20 @@ def search(
     seed: int = 0,
     workers: int | None = None,
     device: str = "auto",
+    objectives: Sequence[str] = DEFAULT_OBJECTIVES,
+    max_cycles: int | None = None,
+    max_ms: float | None = None,
+    sampler: str = OURS,
     out: str | Path | None = None,
     observer: "Observer" = _ignore,
 ) -> Run:
     """Search for networks for ``source`` that fit ``board``; return the run. Ctrl-C ends the search, not the program.
 
     ``time`` ("10m", or seconds) or ``trials`` is the budget of the search, 10 minutes unless given. ``ram`` and ``flash`` ("1K",
-    or bytes) are the budget of a network, the board's unless given. ``workers`` networks train at once, as many as there are
-    cores unless given. The run directory ``out`` (runs/NAME unless given) must be new or empty.
+    or bytes) are the budget of a network, the board's unless given; ``max_cycles`` or ``max_ms`` limits one inference (cycles are
+    instructions on boards that count these). ``objectives`` names what the front trades off, ``sampler`` the optimiser.
+    ``workers`` networks train at once, as many as there are cores unless given. The run directory ``out`` (runs/NAME unless
+    given) must be new or empty.
     """
     target = boards.board(board)
     dataset = data.load(source)
@@ -134,18 +138,21 @@ def search(
         board=target.name,
         ram_bytes=_budget(ram, "RAM", target.ram_bytes, target),
         flash_bytes=_budget(flash, "flash", target.flash_bytes, target),
+        cycles=_cycles(max_cycles, max_ms, target),
         seconds=_seconds(DEFAULT_SECONDS if time is None and trials is None else time),
         trials=trials,
         seed=seed,
         workers=len(os.sched_getaffinity(0)) if workers is None else workers,
         device=device,
+        objectives=tuple(objectives),
+        sampler=sampler,
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         versions=_versions(),
     )
     options = record.options  # before anything is written: it refuses what makes no sense
     run = Run(Path("runs", dataset.name) if out is None else Path(out), record)
     make_directory(run.path)
-    with locked(run.path), _cleared_if_untried(run.path), Ledger.create(run.path) as ledger:
+    with locked(run.path), _cleared_if_untried(run.path), Ledger.create(run.path, options.goal.minimised) as ledger:
         record.write(run.path)  # after the ledger: what has a run.json is a run
         return _search(run, options, dataset, ledger, observer)
 
@@ -236,6 +243,22 @@ def _budget(size: str | int | None, name: str, limit: int, board: boards.Board) 
     if not 0 < budget <= limit:
         raise BudgetError(f"a {name} budget must be from 1 to the {limit} bytes of {board.name}, but is {budget}")
     return budget
+
+
+def _cycles(cycles: int | None, milliseconds: float | None, board: boards.Board) -> int | None:
+    """Return the cycles that one inference may take, None for no limit."""
+    if milliseconds is None:
+        if cycles is not None and cycles < 1:
+            raise BudgetError(f"a network must have at least 1 cycle, but may have {cycles}")
+        return cycles
+    if cycles is not None:
+        raise UserError("the time of an inference is limited once, but both cycles and milliseconds are given; leave one out")
+    each = board.milliseconds(1.0)
+    if each is None:
+        raise UserError(f"{board.name} counts instructions, whose time is not known; limit these with max cycles instead")
+    if not milliseconds > 0.0:
+        raise BudgetError(f"a network must have some time, but may have {milliseconds} ms")
+    return max(1, int(milliseconds / each))
 
 
 def _bytes(size: str | int | None, default: int) -> int:

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.quant.graph import IntegerGraph
+from sparse_mcu.search.rungs import Rungs
 from sparse_mcu.space.architecture import Architecture
 
 Weights = dict[str, npt.NDArray[np.float32]]  # as nn.Network.weights returns them
@@ -30,6 +31,7 @@ class Candidate:
     board: Board
     seed: int
     parent: Parent | None = None  # None: from scratch
+    rungs: Rungs | None = None  # where its training may end early; None: nowhere
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,3 +42,5 @@ class Evaluation:
     graph: IntegerGraph
     weights: Weights
     log: Mapping[str, Any]  # JSON values
+    rungs: tuple[Mapping[str, float], ...] = ()  # objectives at each rung that the training reached
+    stopped: bool = False  # at the last of them

@@ -5,12 +5,13 @@ here.
 """
 
 import dataclasses
+import math
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from sparse_mcu.cost import cost
 from sparse_mcu.data.dataset import Split
-from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
 from sparse_mcu.nn.train import train
@@ -18,6 +19,7 @@ from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.search.candidate import Candidate, Evaluation
+from sparse_mcu.search.rungs import SHARES
 from sparse_mcu.search.threads import single_thread
 from sparse_mcu.search.workers import TrainingData
 
@@ -30,13 +32,40 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     network = Network(candidate.architecture, candidate.seed)
     if candidate.parent is not None:
         inherit(network, candidate.parent.architecture, candidate.parent.weights)
-    train_split = data.train
+    images, labels = data.train.images, data.train.labels
+
+    def integer_graph() -> IntegerGraph:
+        return quantise(network.fold(), images)
+
+    def objectives(graph: IntegerGraph) -> dict[str, float]:
+        return {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board))}
+
+    watch = _Watch(candidate, lambda: objectives(integer_graph()))
     with single_thread():
-        log = train(network, train_split.images, train_split.labels, seed=candidate.seed, device=device, deadline=deadline)
-        folded = compact(network.fold())
-    graph = quantise(folded, train_split.images)
-    objectives = {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board))}
-    return Evaluation(objectives, graph, network.weights(), {"training": dataclasses.asdict(log)})
+        log = train(network, images, labels, seed=candidate.seed, device=device, deadline=deadline, hopeless=watch)
+        graph = integer_graph()
+    notes = {"training": dataclasses.asdict(log)}
+    return Evaluation(objectives(graph), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
+
+
+class _Watch:
+    """Measures a network at the rungs of its training, and says there whether to go on."""
+
+    def __init__(self, candidate: Candidate, measure: Callable[[], Mapping[str, float]]) -> None:
+        self._rungs = candidate.rungs
+        self._measure = measure
+        epochs = candidate.architecture.training.epochs
+        self._due = [] if self._rungs is None else [math.ceil(share * epochs) for share in SHARES]
+        self.measured: list[Mapping[str, float]] = []
+        self.stopped = False
+
+    def __call__(self, epochs: int) -> bool:
+        """Say whether the training is hopeless after ``epochs``."""
+        while len(self.measured) < len(self._due) and self._due[len(self.measured)] <= epochs and not self.stopped:
+            assert self._rungs is not None
+            self.measured.append(self._measure())
+            self.stopped = self._rungs.hopeless(len(self.measured) - 1, self.measured[-1])
+        return self.stopped
 
 
 def error(graph: IntegerGraph, split: Split) -> float:

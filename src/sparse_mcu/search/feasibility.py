@@ -1,10 +1,12 @@
-"""What a network's bytes must be before it is trained, so that what cannot fit is not trained.
+"""What a network's bytes and cycles must be before it is trained, so that what cannot keep the budget is not trained.
 
-It is bounded by the network from which every weight is gone. Structured pruning can then leave a single channel of each feature
-map. Otherwise the maps stay as they are, and RAM is known: single weights that leave may by chance empty a channel, but that is
-not to be counted on.
+They are bounded by the network from which every weight is gone. Structured pruning can then leave a single channel of each
+feature map. Otherwise the maps stay as they are, and RAM is known: single weights that leave may by chance empty a channel, but
+that is not to be counted on.
 """
 
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,12 +25,15 @@ from sparse_mcu.space.memory import peak_activations
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
-    """Why a network cannot fit: it needs ``needed`` bytes of ``memory`` at least, most of it at the layer ``where``."""
+    """Why a network cannot fit: it needs ``needed`` of ``resource`` at least, most of it at the layer ``where``."""
 
-    memory: str
+    resource: str  # with its unit
     needed: int
     limit: int
     where: str
+
+    def __str__(self) -> str:
+        return f"needs {self.needed} {self.resource} and may have {self.limit}, most of it at '{self.where}'"
 
 
 class Feasibility:
@@ -37,18 +42,31 @@ class Feasibility:
     def __init__(self, board: Board, budget: Budget) -> None:
         self._board = board
         self._budget = budget
+        self.shortfall = functools.lru_cache(maxsize=64)(self._shortfall)  # the sampler asks, and then the loop
 
-    def shortfall(self, architecture: Architecture) -> Shortfall | None:
+    def _shortfall(self, architecture: Architecture) -> Shortfall | None:
         """Return why ``architecture`` cannot fit, or None where it may. Raises BoardError for a board without figures."""
-        network = _emptied(architecture)
+        network, budget = _emptied(architecture), self._budget
         prediction = predict(quantise(network, np.zeros((1, *architecture.input_shape), np.uint8)), self._board)
-        if prediction.ram_bytes > self._budget.ram_bytes:
+        if prediction.ram_bytes > budget.ram_bytes:
             where = peak_activations(tuple(folded.layer for folded in network)).layer
-            return Shortfall("RAM", prediction.ram_bytes, self._budget.ram_bytes, where)
-        if prediction.flash_bytes > self._budget.flash_bytes:
+            return Shortfall("bytes of RAM", prediction.ram_bytes, budget.ram_bytes, where)
+        if prediction.flash_bytes > budget.flash_bytes:
             largest = max(prediction.parts, key=lambda part: part.flash_bytes)
-            return Shortfall("flash", prediction.flash_bytes, self._budget.flash_bytes, largest.name)
+            return Shortfall("bytes of flash", prediction.flash_bytes, budget.flash_bytes, largest.name)
+        if budget.cycles is not None and prediction.cycles > budget.cycles:
+            slowest = max(prediction.parts, key=lambda part: part.cycles)
+            return Shortfall("cycles", prediction.cycles, budget.cycles, slowest.name)
         return None
+
+
+def nothing_fits(budget: Budget, shortfalls: Sequence[Shortfall]) -> str:
+    """Say that no network found fits ``budget``, and what the nearest of them would take."""
+    rule = f"a network must fit in {budget}, but none found does"
+    if not shortfalls:
+        return f"{rule}; allow more RAM or make the inputs smaller"
+    nearest = min(shortfalls, key=lambda shortfall: shortfall.needed / shortfall.limit)
+    return f"{rule}: the nearest needs {nearest.needed} {nearest.resource}, most of it at '{nearest.where}'; allow as much"
 
 
 def _emptied(architecture: Architecture) -> FoldedNetwork:

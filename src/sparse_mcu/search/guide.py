@@ -1,6 +1,6 @@
 """What the finished trials say about candidates not yet tried: one Thompson draw of the surrogate, scalarised.
 
-n: finished trials; m: candidates of the pool; k: objectives, in the order of MINIMISED; D: dimensions of the encoding.
+n: finished trials; m: candidates of the pool; k: objectives; c >= k: outcomes, ``Goal.columns``; D: dimensions of the encoding.
 """
 
 import math
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.objectives import Goal
 from sparse_mcu.search.pareto import Float64Array
 from sparse_mcu.search.scalarise import Region, preference
 from sparse_mcu.space.architecture import Architecture
@@ -26,8 +26,8 @@ ERROR_FLOOR = 0.02
 # Hyperparameters are fitted anew whenever the finished trials have grown by this factor.
 REFIT_GROWTH = 1.25
 KNOWN_COSTS = 3  # coordinates that ``point`` adds to the encoding of Ω
-
-_FLOORS = np.array([ERROR_FLOOR if name == "error" else 0.0 for name in MINIMISED])
+# Counts are seen as log(count + this): a network from which everything left still has a logarithm.
+COUNT_FLOOR = 1.0
 
 Point = tuple[Float64Array, npt.NDArray[np.bool_]]  # values (D,), active (D,)
 
@@ -37,13 +37,14 @@ class Observations:
     """What the finished trials measured."""
 
     points: Sequence[Point]  # n
-    objectives: Float64Array  # (n, k) raw
+    outcomes: Float64Array  # (n, c) raw
 
 
 class Guide:
-    """Ranks candidates by what was observed; follows from the observations and the generator alone."""
+    """Ranks candidates for ``goal`` by what was observed; follows from the observations and the generator alone."""
 
-    def __init__(self) -> None:
+    def __init__(self, goal: Goal) -> None:
+        self._floors = np.array([ERROR_FLOOR if name == "error" else COUNT_FLOOR for name in goal.columns])
         self._fitted = 0  # number of observations behind the hyperparameters
 
     def rank(
@@ -59,14 +60,14 @@ class Guide:
 
         from sparse_mcu.search.surrogate import Surrogate, inputs
 
-        X, Y = inputs(observed.points), torch.from_numpy(np.log(observed.objectives + _FLOORS))
+        X, Y = inputs(observed.points), torch.from_numpy(np.log(observed.outcomes + self._floors))
         basis = fit_size(len(X))
         if basis != self._fitted:
             self._surrogate = Surrogate(X[:basis], Y[:basis], telling=KNOWN_COSTS)
             self._fitted = basis
         self._surrogate.condition(X, Y)
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        drawn = np.exp(self._surrogate.draw(inputs(pool), generator).numpy()) - _FLOORS
+        drawn = np.exp(self._surrogate.draw(inputs(pool), generator).numpy()) - self._floors
         return preference(drawn, region, weights)
 
 
@@ -82,21 +83,24 @@ def fit_size(n: int) -> int:
 
 
 def region_of_interest(
-    objectives: Float64Array,  # (n, k) raw, n >= 1
-    budget: Budget,
+    outcomes: Float64Array,  # (n, c) raw, n >= 1
+    goal: Goal,
 ) -> Region:
-    """Return the region from the best that is known of each objective to the budget, and to the largest error of interest."""
-    limits = np.array([math.inf if name == "error" else getattr(budget, name) for name in MINIMISED])
+    """Return the region from the best that is known of each outcome to its limit, and to the largest error of interest."""
+    error = goal.columns.index("error")
+    limits = np.array([goal.budget.limits.get(name, math.inf) for name in goal.columns])
     limited = np.isfinite(limits)
-    within = (objectives <= limits).all(axis=1)
-    known = objectives[within] if within.any() else objectives
-    error = MINIMISED.index("error")
-    limits[error] = (1.0 + RELATIVE_ERROR_MARGIN) * known[:, error].min() + ERROR_MARGIN
+    within = (outcomes <= limits).all(axis=1)
+    known = outcomes[within] if within.any() else outcomes
+    worst = (1.0 + RELATIVE_ERROR_MARGIN) * known[:, error].min() + ERROR_MARGIN
     # The smallest network of all is usually one that learnt nothing.
-    useful = known[known[:, error] <= limits[error]]
-    # At least a factor of two wide: what is known of bytes may be few networks, or only ones beyond the budget.
-    lower = np.where(limited, np.minimum(useful.min(axis=0), 0.5 * limits), useful.min(axis=0))
-    return Region(lower=lower, upper=limits, limited=limited)
+    useful = known[known[:, error] <= worst]
+    upper = np.where(limited, limits, np.maximum(useful.max(axis=0), 1.0))
+    upper[error] = worst
+    # At least a factor of two wide: what is known of a cost may be few networks, or only ones beyond the budget.
+    lower = np.minimum(useful.min(axis=0), 0.5 * upper)
+    lower[error] = useful[:, error].min()
+    return Region(lower, upper, limited)
 
 
 def point(limits: SpaceLimits, architecture: Architecture) -> Point:

@@ -9,15 +9,17 @@ trial then still counts as running, and ``resume`` records it as interrupted. On
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 import shutil
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
@@ -33,6 +35,7 @@ from sparse_mcu.search import records
 from sparse_mcu.search.candidate import Evaluation, Weights
 from sparse_mcu.search.objectives import MINIMISED, UNITS, Budget
 from sparse_mcu.search.omega import choose_by
+from sparse_mcu.search.pareto import non_dominated
 from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.suggest import suggest
@@ -58,15 +61,15 @@ class Ledger:
         self._finished: dict[int, TrialRecord] = {}
 
     @classmethod
-    def create(cls, directory: Path) -> "Ledger":
-        """Make an empty ledger in ``directory``, which exists."""
+    def create(cls, directory: Path, minimised: Sequence[str] = MINIMISED) -> "Ledger":
+        """Make an empty ledger in ``directory``, which exists, of a search that minimises ``minimised`` (names of UNITS)."""
         if (directory / DATABASE).exists():
             raise RunError(f"a new search needs a directory without one, but {directory} has a {DATABASE}; resume it instead")
         with _writing(directory), _quiet():
             (directory / ARTIFACTS).mkdir(exist_ok=True)
             storage = _storage(directory / DATABASE, _writable)
-            study = optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * len(MINIMISED))
-            study.set_metric_names(list(MINIMISED))
+            study = optuna.create_study(storage=storage, study_name=STUDY, directions=["minimize"] * len(minimised))
+            study.set_metric_names(list(minimised))
             study.set_user_attr("units", UNITS)
             return cls(directory, storage, study, writes=True)
 
@@ -122,14 +125,28 @@ class Ledger:
             trial.set_user_attr(records.ARCHITECTURE, architecture.to_json())
             return self.record(trial.number)
 
-    def complete(self, number: int, evaluation: Evaluation, seconds: float) -> None:
-        """Keep what trial ``number`` measured and left."""
+    def complete(self, number: int, evaluation: Evaluation, seconds: float, excesses: Mapping[str, float] | None = None) -> None:
+        """Keep what trial ``number`` measured and left; ``excesses`` are its constraints for Optuna, kept up to 0."""
         with _writing(self.directory):
             self._write_artefacts(number, evaluation)
             trial_id = self._trial_id(number)
-            self._storage.set_trial_user_attr(trial_id, records.OBJECTIVES, dict(evaluation.objectives))
-            self._storage.set_trial_user_attr(trial_id, records.SECONDS, seconds)
-            self.study.tell(number, [evaluation.objectives[name] for name in MINIMISED])
+            notes = {
+                records.OBJECTIVES: dict(evaluation.objectives),
+                records.RUNGS: [dict(measured) for measured in evaluation.rungs],
+                records.STOPPED: evaluation.stopped,
+                records.SECONDS: seconds,
+            }
+            for name, value in notes.items():
+                self._storage.set_trial_user_attr(trial_id, name, value)
+            for name, excess in (excesses or {}).items():
+                optuna.Trial(self.study, trial_id).set_constraint(name, excess)
+            self.study.tell(number, [evaluation.objectives[name] for name in self.minimised])
+
+    def refuse(self, number: int, shortfall: str) -> None:
+        """Record that the candidate of trial ``number`` could not have fitted, and why, so that it is not evaluated."""
+        with _writing(self.directory):
+            self._storage.set_trial_user_attr(self._trial_id(number), records.SHORTFALL, shortfall)
+            self.study.tell(number, state=TrialState.FAIL)
 
     def fail(self, number: int, error: str, seconds: float | None = None) -> None:
         """Record that trial ``number`` failed, and why."""
@@ -164,13 +181,14 @@ class Ledger:
         return self._record(trials[number])
 
     def front(self, budget: Budget | None = None) -> list[TrialRecord]:
-        """Return the complete trials that no other beats in all of MINIMISED, the most accurate first.
+        """Return the complete trials, within ``budget`` if given, that no other of them beats in all that is minimised.
 
-        With a ``budget``, those within it: nothing outside a budget can beat what is inside.
+        The most accurate comes first.
         """
-        front = [self._record(trial) for trial in self.study.best_trials]
-        kept = [record for record in front if budget is None or budget.keeps(record.objectives)]
-        return sorted(kept, key=_preference)
+        complete = [record for record in self.records() if record.state == "complete"]
+        within = [record for record in complete if budget is None or budget.keeps(record.objectives)]
+        F = np.array([[record.objectives[name] for name in self.minimised] for record in within]).reshape(-1, len(self.minimised))
+        return sorted(itertools.compress(within, non_dominated(F)), key=_preference)
 
     def best(self, budget: Budget) -> TrialRecord | None:
         """Return the most accurate trial on validation within ``budget``; of equals the one with the least flash, then RAM."""
@@ -188,6 +206,11 @@ class Ledger:
         """Return the log of the complete trial ``number``."""
         log: dict[str, Any] = json.loads(self._artefact(number, LOG).read_text(encoding="utf-8"))
         return log
+
+    @property
+    def minimised(self) -> tuple[str, ...]:
+        """What the search minimises, by the names of UNITS, in the order of the study's values."""
+        return tuple(self.study.metric_names or ())
 
     @property
     def seconds_used(self) -> float:

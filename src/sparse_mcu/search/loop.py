@@ -11,22 +11,25 @@ from typing import Literal
 
 import numpy as np
 import torch
+from optuna.samplers import BaseSampler
 
 from sparse_mcu.data.dataset import Dataset
-from sparse_mcu.errors import SparseMcuError, UserError
+from sparse_mcu.errors import BudgetError, SparseMcuError, UserError
 from sparse_mcu.search.candidate import Candidate, Evaluation, Parent
 from sparse_mcu.search.evaluation import evaluate
-from sparse_mcu.search.feasibility import Feasibility
+from sparse_mcu.search.feasibility import Feasibility, Shortfall, nothing_fits
 from sparse_mcu.search.ledger import Ledger
-from sparse_mcu.search.objectives import MINIMISED
-from sparse_mcu.search.options import Progress, SearchOptions
-from sparse_mcu.search.pareto import hypervolume
+from sparse_mcu.search.options import OURS, Progress, SearchOptions
 from sparse_mcu.search.records import TrialRecord
-from sparse_mcu.search.sampler import SparseSampler
-from sparse_mcu.search.stages import stage_at, with_stages
+from sparse_mcu.search.rungs import Rungs
+from sparse_mcu.search.sampler import REFUSALS, SparseSampler
+from sparse_mcu.search.samplers import other_sampler
+from sparse_mcu.search.stages import EXPLORE, with_stages
 from sparse_mcu.search.threads import single_thread
+from sparse_mcu.search.volume import Volume
 from sparse_mcu.search.workers import Evaluate, Finished, Workers
 from sparse_mcu.space.limits import SpaceLimits
+from sparse_mcu.space.suggest import fits
 
 Ending = Literal["finished", "interrupted"]
 Observer = Callable[[Progress], None]
@@ -70,20 +73,28 @@ class _Session:
         self, dataset: Dataset, options: SearchOptions, ledger: Ledger, observer: Observer, workers: Workers, start: float
     ) -> None:
         self._options, self._ledger, self._observer, self._workers = options, ledger, observer, workers
-        budget = options.budget
         self._limits = self._fixed_limits(dataset)
-        feasibility = Feasibility(options.board, budget)
-        ledger.study.sampler = SparseSampler(
-            self._limits, budget, len(dataset.train), options.seed, self._used, feasibility.shortfall
-        )
+        self._shortfall = Feasibility(options.board, options.budget).shortfall
         self._start = start - ledger.seconds_used  # earlier sessions count as if they had just been
         self._deadline = None if options.seconds is None else self._start + options.seconds
+        self._volume = Volume(options.goal, self._limits)
+        self._complete: list[TrialRecord] = []
+        self._durations: list[float] = []
         earlier = ledger.records()
-        self._durations = [record.seconds for record in earlier if record.state == "complete" and record.seconds is not None]
+        for record in earlier:
+            if record.state == "complete":
+                self._take_in(record)
         self._failed = sum(record.state == "failed" for record in earlier)
-        self._reference = np.array([1.0 - 1.0 / dataset.classes, budget.flash_bytes, budget.ram_bytes])
-        self._hypervolume = 0.0
-        self._best_accuracy: float | None = None
+        self._refused = sum(record.refused for record in earlier)
+        self._stage = EXPLORE.name if options.sampler == OURS else options.sampler
+        ledger.study.sampler = self._sampler(len(dataset.train), len(earlier))
+
+    def _sampler(self, images: int, begun: int) -> BaseSampler:
+        """Return the optimiser of a study that has ``begun`` trials."""
+        options = self._options
+        if options.sampler != OURS:
+            return other_sampler(options.sampler, options.seed, begun)
+        return SparseSampler(self._limits, options.goal, images, options.seed, self._used, self._shortfall)
 
     def _fixed_limits(self, dataset: Dataset) -> SpaceLimits:
         """Return the limits that the run began with, or choose them now."""
@@ -96,7 +107,6 @@ class _Session:
 
     def run(self) -> None:
         """Ask, wait and tell until the budget is used."""
-        self._survey()
         self._report()
         self._fill()
         import sparse_mcu.search.surrogate  # noqa: F401  # takes seconds: now, while the first candidates train
@@ -115,18 +125,42 @@ class _Session:
     def _fill(self) -> None:
         """Give every idle worker a candidate, while the budget allows."""
         while self._workers.idle and self._may_start():
-            record = self._ledger.ask(self._limits)
+            record = self._ask()
+            self._stage = record.stage or self._options.sampler
             self._workers.submit(record.number, self._candidate(record), self._deadline)
+
+    def _ask(self) -> TrialRecord:
+        """Return a new trial whose candidate may fit. Ours proposes no other; other samplers know nothing of the board."""
+        shortfalls: list[Shortfall] = []
+        for _ in range(REFUSALS):
+            record = self._ledger.ask(self._limits)
+            assert record.architecture is not None
+            self._refused += record.refused
+            if not fits(self._limits, record.architecture):
+                self._refuse(record, "has more weights, or larger feature maps, than the budget is worth training")
+            elif (shortfall := self._shortfall(record.architecture)) is not None:
+                shortfalls.append(shortfall)
+                self._refuse(record, str(shortfall))
+            else:
+                return record
+        raise BudgetError(nothing_fits(self._options.budget, shortfalls))
+
+    def _refuse(self, record: TrialRecord, reason: str) -> None:
+        self._ledger.refuse(record.number, reason)
+        self._refused += 1
 
     def _candidate(self, record: TrialRecord) -> Candidate:
         assert record.architecture is not None
         seed = int(np.random.SeedSequence((self._options.seed, record.number)).generate_state(1)[0])
-        if record.parent is None:
-            return Candidate(record.architecture, self._options.board, seed)
-        architecture = self._ledger.record(record.parent).architecture
+        parent = None if record.parent is None else self._parent(record.parent)
+        alike = (complete.rungs for complete in self._complete if complete.stage == record.stage)
+        rungs = Rungs.of(self._options.goal.minimised, alike)
+        return Candidate(record.architecture, self._options.board, seed, parent, rungs)
+
+    def _parent(self, number: int) -> Parent:
+        architecture = self._ledger.record(number).architecture
         assert architecture is not None
-        parent = Parent(architecture, self._ledger.weights(record.parent))
-        return Candidate(record.architecture, self._options.board, seed, parent)
+        return Parent(architecture, self._ledger.weights(number))
 
     def _may_start(self) -> bool:
         if self._options.trials is not None:
@@ -137,40 +171,47 @@ class _Session:
 
     def _tell(self, finished: Finished) -> None:
         if isinstance(finished.outcome, Evaluation):
-            self._ledger.complete(finished.number, finished.outcome, finished.seconds)
-            self._durations.append(finished.seconds)
-            self._survey()
+            excesses = self._options.budget.excesses(finished.outcome.objectives)
+            self._ledger.complete(finished.number, finished.outcome, finished.seconds, excesses)
+            self._take_in(self._ledger.record(finished.number))
         else:
             self._ledger.fail(finished.number, finished.outcome.traceback or finished.outcome.message, finished.seconds)
             self._failed += 1
-            if not self._durations and self._failed >= HOPELESS_FAILURES:
+            if not self._complete and self._failed >= HOPELESS_FAILURES:
                 raise SparseMcuError(f"the first {self._failed} candidates all failed, the last with: {finished.outcome.message}")
         self._ledger.seconds_used = time.monotonic() - self._start
 
-    def _survey(self) -> None:
-        """Look at the front as it is now."""
-        front = self._ledger.front(self._options.budget)
-        objectives = np.array([[record.objectives[name] for name in MINIMISED] for record in front]).reshape(-1, len(MINIMISED))
-        self._hypervolume = hypervolume(objectives / self._reference, np.ones(len(MINIMISED)))
-        self._best_accuracy = front[0].accuracy if front else None
+    def _take_in(self, record: TrialRecord) -> None:
+        """Count a complete trial."""
+        self._complete.append(record)
+        assert record.seconds is not None
+        self._durations.append(record.seconds)
+        self._volume.add(record.objectives)
+
+    def _best_accuracy(self) -> float | None:
+        """Return the accuracy of the best network within the budget."""
+        keeps = self._options.budget.keeps
+        return max((record.accuracy for record in self._complete if keeps(record.objectives)), default=None)
 
     def _report(self) -> None:
         used = self._used()
         self._observer(
             Progress(
-                stage=stage_at(used).name,
+                stage=self._stage,
                 share=min(used, 1.0),
-                done=len(self._durations),
+                done=len(self._complete),
                 failed=self._failed,
+                refused=self._refused,
+                stopped=sum(record.stopped for record in self._complete),
                 seconds_left=None if self._deadline is None else max(0.0, self._seconds_left()),
-                hypervolume=self._hypervolume,
-                best_accuracy=self._best_accuracy,
+                hypervolume=self._volume.share,
+                best_accuracy=self._best_accuracy(),
             )
         )
 
     def _begun(self) -> int:
         """Trials that count towards a budget in trials: all but interrupted ones."""
-        return len(self._durations) + self._failed + len(self._workers.running)
+        return len(self._complete) + self._failed + len(self._workers.running)
 
     def _used(self) -> float:
         """Share of the budget that is used."""

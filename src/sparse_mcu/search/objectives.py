@@ -1,6 +1,6 @@
-"""What is measured of a network, by name and in raw units; which of it the search minimises; and the budget."""
+"""What is measured of a network, by name and in raw units; which of it a search minimises, and within which limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 # Everything that an evaluation measures, with its unit. Cycles are those of one inference.
@@ -16,17 +16,61 @@ UNITS = {
     "cycles": "cycles",
 }
 
-# What the search minimises, in the order of the study's values.
-MINIMISED = ("error", "flash_bytes", "ram_bytes")
+# What a search can be told to optimise, by the user's name for it. Weights stay in flash: of the paper's two readings of
+# working memory it is the second.
+OBJECTIVES = {
+    "accuracy": "error",
+    "flash": "flash_bytes",
+    "ram": "ram_bytes",
+    "model_size": "model_size",
+    "working_memory": "working_memory_2",
+    "macs": "macs",
+    "cycles": "cycles",
+}
+DEFAULT_OBJECTIVES = ("accuracy", "flash", "ram")
+MINIMISED = tuple(OBJECTIVES[name] for name in DEFAULT_OBJECTIVES)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The bytes a network may take on the board, code, stack and input included."""
+    """What a network may take on the board: its bytes, code, stack and input included, and the cycles of one inference."""
 
     ram_bytes: int
     flash_bytes: int
+    cycles: int | None = None  # None: as many as it likes
+
+    def __str__(self) -> str:
+        time = "" if self.cycles is None else f" and {self.cycles} cycles"
+        return f"{self.ram_bytes} bytes of RAM and {self.flash_bytes} of flash{time}"
+
+    @property
+    def limits(self) -> Mapping[str, int]:
+        """The limits by the names of UNITS."""
+        time = {} if self.cycles is None else {"cycles": self.cycles}
+        return {"flash_bytes": self.flash_bytes, "ram_bytes": self.ram_bytes, **time}
 
     def keeps(self, objectives: Mapping[str, float]) -> bool:
         """Say whether a network with these objectives stays within the budget."""
-        return objectives["ram_bytes"] <= self.ram_bytes and objectives["flash_bytes"] <= self.flash_bytes
+        return all(excess <= 0.0 for excess in self.excesses(objectives).values())
+
+    def excesses(self, objectives: Mapping[str, float]) -> dict[str, float]:
+        """Return by which share of it a network with these objectives exceeds each limit; 0 or less where it keeps it."""
+        return {name: objectives[name] / limit - 1.0 for name, limit in self.limits.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a search minimises, by the names of UNITS and in the order of the study's values, and the budget it must keep."""
+
+    minimised: tuple[str, ...]
+    budget: Budget
+
+    @classmethod
+    def of(cls, objectives: Sequence[str], budget: Budget) -> "Goal":
+        """Return the goal of a user who names ``objectives`` as in OBJECTIVES."""
+        return cls(tuple(OBJECTIVES[name] for name in objectives), budget)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is minimised, and behind it what else the budget limits."""
+        return self.minimised + tuple(name for name in self.budget.limits if name not in self.minimised)

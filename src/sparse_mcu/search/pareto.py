@@ -1,9 +1,4 @@
-"""Pareto fronts and their hypervolume, every objective minimised. F: (n, k) objectives in one unit per column.
-
-BoTorch does the work and is imported by the first call: workers and the command line's other verbs never need it.
-"""
-
-from typing import cast
+"""Pareto fronts and their hypervolume, every objective minimised. F: (n, k) objectives in one unit per column."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +10,12 @@ def non_dominated(
     F: Float64Array,  # (n, k)
 ) -> npt.NDArray[np.bool_]:  # (n,)
     """Say which rows no other row dominates (is at most equal in all columns and less in one); equal rows all stay."""
-    import torch
-    from botorch.utils.multi_objective import is_non_dominated
-
-    mask = is_non_dominated(torch.from_numpy(F), maximize=False, deduplicate=False)
-    return cast(npt.NDArray[np.bool_], mask.numpy())
+    kept = np.zeros(len(F), dtype=np.bool_)
+    # In lexicographic order only an earlier row can dominate a later one, and if one does, then one of the front.
+    for index in np.lexsort(F.T[::-1]):
+        front = F[kept]
+        kept[index] = not ((front <= F[index]).all(axis=1) & (front < F[index]).any(axis=1)).any()
+    return kept
 
 
 def hypervolume(
@@ -30,7 +26,9 @@ def hypervolume(
     inside = F[np.less(F, reference).all(axis=1)]
     if len(inside) == 0:
         return 0.0
-    import torch
+    if len(reference) == 1:
+        return float(reference[0] - inside.min())
+    import torch  # here: who reads a front needs no BoTorch
     from botorch.utils.multi_objective.box_decompositions import DominatedPartitioning
 
     # BoTorch maximises: both signs change.

@@ -1,6 +1,6 @@
 """A trial of the study as a plain value."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,13 +8,17 @@ from optuna.trial import FrozenTrial, TrialState
 
 from sparse_mcu.space.architecture import Architecture
 
-State = Literal["running", "complete", "failed", "interrupted"]
+State = Literal["running", "complete", "failed", "refused", "interrupted"]
 
 # The user attributes of a trial.
 ARCHITECTURE = "architecture"  # JSON of the architecture that was evaluated
 STAGE = "stage"  # of the search that proposed it
 PARENT = "parent"  # number of the trial whose weights it began with
+REFUSED = "refused"  # how many candidates the sampler refused before it proposed this one, for they could not have fitted
+SHORTFALL = "shortfall"  # why the candidate itself could not have fitted: a trial of a sampler that did not know
 OBJECTIVES = "objectives"  # {name: raw value} of everything measured
+RUNGS = "rungs"  # the same as measured at each rung of early stopping that the training reached
+STOPPED = "stopped"  # true where the training ended at the last of these rungs
 SECONDS = "seconds"  # how long the evaluation took
 ERROR = "error"  # why it failed
 INTERRUPTED = "interrupted"  # true where the search ended before the evaluation did
@@ -30,6 +34,9 @@ class TrialRecord:
     parent: int | None
     architecture: Architecture | None  # None only where the process died before it was recorded
     objectives: Mapping[str, float]  # raw values by name; empty unless complete
+    rungs: Sequence[Mapping[str, float]]  # the same, while it trained; empty unless complete
+    stopped: bool  # at the last of the rungs
+    refused: int  # candidates that could not have fitted, this one or others before it
     seconds: float | None
     error: str | None
 
@@ -51,6 +58,9 @@ def record(trial: FrozenTrial) -> TrialRecord:
         parent=attributes.get(PARENT),
         architecture=None if architecture is None else Architecture.from_json(architecture),
         objectives=attributes[OBJECTIVES] if state == "complete" else {},
+        rungs=attributes.get(RUNGS, ()) if state == "complete" else (),
+        stopped=attributes.get(STOPPED, False),
+        refused=attributes.get(REFUSED, 0) + (state == "refused"),
         seconds=attributes.get(SECONDS),
         error=attributes.get(ERROR),
     )
@@ -61,4 +71,6 @@ def _state(trial: FrozenTrial) -> State:
         return "complete"
     if not trial.state.is_finished():
         return "running"
-    return "interrupted" if trial.user_attrs.get(INTERRUPTED) else "failed"
+    if trial.user_attrs.get(INTERRUPTED):
+        return "interrupted"
+    return "refused" if SHORTFALL in trial.user_attrs else "failed"

@@ -4,6 +4,7 @@ A proposal for trial n follows from (seed, n) and the trials that finished befor
 one worker repeats itself. Networks that cannot fit, whatever their training brings, are never proposed.
 """
 
+import dataclasses
 import datetime
 import functools
 from collections.abc import Callable, Iterator
@@ -20,13 +21,14 @@ from torch.quasirandom import SobolEngine
 
 from sparse_mcu.errors import BudgetError
 from sparse_mcu.search import records
-from sparse_mcu.search.feasibility import Shortfall
+from sparse_mcu.search.feasibility import Shortfall, nothing_fits
 from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
-from sparse_mcu.search.objectives import MINIMISED, Budget
+from sparse_mcu.search.objectives import Goal
 from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.scalarise import draw_weights, preference
 from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, stage_at, steps_of, trained_for
+from sparse_mcu.search.volume import Volume
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
 from sparse_mcu.space.limits import SpaceLimits
@@ -40,7 +42,7 @@ POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
 PARENTS = 8  # of a pool: the trials that the drawn weights prefer; more than one, for each has been lucky or not
 MAX_MORPHS = 3  # in a row, from a parent to its child
-REFUSALS = 200  # quasi-random points refused in a row before the budget is taken to hold no network
+REFUSALS = 200  # points of all of Ω refused in a row before the budget is taken to hold no network
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +51,11 @@ class Proposal:
 
     architecture: Architecture
     parent: int | None = None
+    refused: int = 0  # candidates that came before it and cannot fit
 
 
 class SparseSampler(BaseSampler):
-    """Proposes the trials of a study over MINIMISED whose parameters walk Ω (``omega.choose_by``).
+    """Proposes the trials of a study over ``goal.minimised`` whose parameters walk Ω (``omega.choose_by``).
 
     ``images``: number of them in the training split. ``used`` tells the share of the search's budget that is used up,
     ``shortfall`` why an architecture cannot fit, or None.
@@ -61,34 +64,35 @@ class SparseSampler(BaseSampler):
     def __init__(
         self,
         limits: SpaceLimits,
-        budget: Budget,
+        goal: Goal,
         images: int,
         seed: int,
         used: Callable[[], float],
         shortfall: Callable[[Architecture], Shortfall | None],
     ) -> None:
         self._limits = limits
-        self._budget = budget
+        self._goal = goal
         self._images = images
         self._seed = seed
         self._used = used
         self._shortfall = shortfall
-        self._guide = Guide()
-        self._history = History(limits, images)
+        self._guide = Guide(goal)
+        self._history = History(limits, goal, images)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Return all dimensions that the limits leave open; a proposal sets those that its architecture has."""
         return {dimension.name: distribution(dimension) for dimension in dimensions(self._limits)}
 
     def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
-        """Propose an architecture, note its stage and parent in the trial, and return its parameters."""
+        """Propose an architecture, note in the trial where it comes from, and return its parameters."""
         self._history.read(study)
-        used = self._used()
-        stage = stage_at(used)
+        used, begun = self._used(), self._history.stage
+        stage = stage_at(used, begun, self._history.volumes.get(begun, []))
         proposal = self._propose(stage, used, trial.number)
-        # As Optuna's own samplers do: a sampler is given a frozen trial, and has no other way to say more than parameters.
-        study._storage.set_trial_user_attr(trial._trial_id, records.STAGE, stage.name)
-        study._storage.set_trial_user_attr(trial._trial_id, records.PARENT, proposal.parent)
+        notes = {records.STAGE: stage.name, records.PARENT: proposal.parent, records.REFUSED: proposal.refused}
+        for name, value in notes.items():
+            # As Optuna's own samplers do: a sampler is given a frozen trial, and has no other way to say more than parameters.
+            study._storage.set_trial_user_attr(trial._trial_id, name, value)
         return assignment(self._limits, proposal.architecture)
 
     def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:
@@ -97,15 +101,19 @@ class SparseSampler(BaseSampler):
 
     def _propose(self, stage: Stage, used: float, number: int) -> Proposal:
         rng = np.random.default_rng((self._seed, number))
+        refused = 0
         if used >= QUASI_SHARE and len(self._history.complete) >= QUASI_TRIALS:
             for proposal in self._ranked(stage, rng):
-                if proposal.architecture not in self._history.tried and self._shortfall(proposal.architecture) is None:
-                    return proposal
-        return self._quasi_random(stage, number)
+                if proposal.architecture in self._history.tried:
+                    continue
+                if self._shortfall(proposal.architecture) is None:
+                    return dataclasses.replace(proposal, refused=refused)
+                refused += 1
+        return self._quasi_random(stage, number, refused)
 
-    def _quasi_random(self, stage: Stage, number: int) -> Proposal:
+    def _quasi_random(self, stage: Stage, number: int, refused: int) -> Proposal:
         """Return point ``number`` of a scrambled Sobol sequence over Ω; where it cannot fit, that of the next scrambling."""
-        nearest: Shortfall | None = None
+        shortfalls: list[Shortfall] = []
         for scrambling in range(REFUSALS):
             quantiles = self._sobol(scrambling, number)
             architecture = suggest(self._limits, functools.partial(_value_at, quantiles))
@@ -114,10 +122,9 @@ class SparseSampler(BaseSampler):
             architecture = trained_for(architecture, stage.steps, self._images)
             shortfall = self._shortfall(architecture)
             if shortfall is None:
-                return Proposal(architecture)
-            if nearest is None or shortfall.needed / shortfall.limit < nearest.needed / nearest.limit:
-                nearest = shortfall
-        raise BudgetError(_nothing_fits(self._budget, nearest))
+                return Proposal(architecture, refused=refused + len(shortfalls))
+            shortfalls.append(shortfall)
+        raise BudgetError(nothing_fits(self._goal.budget, shortfalls))
 
     def _sobol(self, scrambling: int, number: int) -> dict[str, float]:
         """Return a quantile in [0, 1) for every dimension: point ``number`` of the sequence under one of its scramblings."""
@@ -129,13 +136,13 @@ class SparseSampler(BaseSampler):
 
     def _ranked(self, stage: Stage, rng: np.random.Generator) -> Iterator[Proposal]:
         """Yield a pool of candidates, the most promising first."""
-        complete = self._history.complete
-        objectives = np.array([[trial.objectives[name] for name in MINIMISED] for trial in complete])
-        region = region_of_interest(objectives, self._budget)
-        weights = draw_weights(region.limited, rng)
-        parents = [complete[index] for index in preference(objectives, region, weights)[:PARENTS]]
+        complete, minimised = self._history.complete, self._goal.minimised
+        outcomes = np.array([[trial.objectives[name] for name in self._goal.columns] for trial in complete])
+        region = region_of_interest(outcomes, self._goal)
+        weights = draw_weights(len(minimised), minimised.index("error"), rng)
+        parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
         pool = list(self._pool(stage, parents, rng))
-        observed = Observations([self._history.points[trial.number] for trial in complete], objectives)
+        observed = Observations([self._history.points[trial.number] for trial in complete], outcomes)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
         return (pool[index] for index in self._guide.rank(observed, points, region, weights, rng))
 
@@ -159,18 +166,23 @@ def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:
 class History:
     """The trials of a study as the sampler needs them: read again and again, so kept and only added to."""
 
-    def __init__(self, limits: SpaceLimits, images: int) -> None:
+    def __init__(self, limits: SpaceLimits, goal: Goal, images: int) -> None:
         self._limits = limits
         self._images = images
+        self._volume = Volume(goal, limits)
         self._read: set[int] = set()
         self.complete: list[TrialRecord] = []  # in the order in which they finished
         self.points: dict[int, Point] = {}  # of the complete trials
         self._steps: dict[int, float] = {}  # behind the weights of a complete trial, its ancestors' included
         self.tried: set[Architecture] = set()
+        self.stage: str | None = None  # of the newest trial that was proposed
+        self.volumes: dict[str | None, list[float]] = {}  # of the front, after each complete trial of a stage
 
     def read(self, study: Study) -> None:
         """Take in the trials that are new."""
-        new = [trial for trial in study.get_trials(deepcopy=False) if trial.number not in self._read]
+        trials = study.get_trials(deepcopy=False)
+        new = [trial for trial in trials if trial.number not in self._read]
+        self.stage = next((trial.user_attrs[records.STAGE] for trial in trials[::-1] if records.STAGE in trial.user_attrs), None)
         # In the order in which they finished: then what is fitted to the first n stays what it is when more arrive.
         for trial in sorted(new, key=lambda trial: trial.datetime_complete or datetime.datetime.max):
             if records.ARCHITECTURE in trial.user_attrs:
@@ -186,6 +198,8 @@ class History:
         self.points[record.number] = self.point(record.architecture, record.parent)
         self._steps[record.number] = self._steps_behind(record.architecture, record.parent)
         self.complete.append(record)
+        self._volume.add(record.objectives)
+        self.volumes.setdefault(record.stage, []).append(self._volume.share)
 
     def point(self, architecture: Architecture, parent: int | None) -> Point:
         """Encode ``architecture`` as if it were trained from scratch for all steps behind its weights, up to Ω's most."""
@@ -195,10 +209,3 @@ class History:
 
     def _steps_behind(self, architecture: Architecture, parent: int | None) -> float:
         return steps_of(architecture, self._images) + (0.0 if parent is None else self._steps[parent])
-
-
-def _nothing_fits(budget: Budget, nearest: Shortfall | None) -> str:
-    rule = f"a network must fit in {budget.ram_bytes} bytes of RAM and {budget.flash_bytes} of flash, but none found does"
-    if nearest is None:
-        return f"{rule}; allow more RAM or make the inputs smaller"
-    return f"{rule}: the nearest needs {nearest.needed} bytes of {nearest.memory}, most of it at '{nearest.where}'; allow as much"

@@ -1,7 +1,8 @@
 """Chebyshev scalarisation with random weights (Paria, Kandasamy and Póczos, UAI 2019, section 3), objectives minimised.
 
-F: (n, k) objectives as ``Region.normalise`` gives them, 0 where the region of interest begins and 1 where it ends.
-weights: (k,) λ with 1/λ_k ~ U(a_k, b_k). The minimiser of max_k λ_k F_k is where the front meets the ray through 1/λ.
+F: (n, c) outcomes as ``Region.normalise`` gives them, 0 where the region of interest begins and 1 where it ends; the first k
+are the objectives, the others only have limits. weights: (k,) λ with 1/λ_k ~ U(a_k, b_k). The minimiser of max_k λ_k F_k is
+where the front meets the ray through 1/λ.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from sparse_mcu.search.pareto import Float64Array
 # 1/λ_k ~ U(a, b): a > 0 keeps λ finite, b = 1 is the end of the region of interest.
 INVERSE_WEIGHT_LOW = 0.02
 INVERSE_WEIGHT_HIGH = 1.0
-# Share of the draws at the corner where the limits are used up and the rest is all that counts: there lies the network that
+# Share of the draws at the corner where the error is all that counts and the rest may be used up: there lies the network that
 # users ask for first, and of the rays drawn at random hardly any passes there.
 CORNER_SHARE = 0.5
 
@@ -26,33 +27,34 @@ class Region:
     ``limited`` columns have an ``upper`` that is a budget, which a network keeps or is of no use.
     """
 
-    lower: Float64Array  # (k,), below upper
-    upper: Float64Array  # (k,)
-    limited: npt.NDArray[np.bool_]  # (k,)
+    lower: Float64Array  # (c,), below upper
+    upper: Float64Array  # (c,)
+    limited: npt.NDArray[np.bool_]  # (c,)
 
     def normalise(
         self,
-        F: Float64Array,  # (n, k) raw objectives
-    ) -> Float64Array:  # (n, k)
+        F: Float64Array,  # (n, c) raw outcomes
+    ) -> Float64Array:  # (n, c)
         """Map ``lower`` to 0 and ``upper`` to 1, column by column."""
         return (F - self.lower) / (self.upper - self.lower)
 
     def excess(
         self,
-        F: Float64Array,  # (n, k) raw objectives
+        F: Float64Array,  # (n, c) raw outcomes
     ) -> Float64Array:  # (n,)
         """Return by how much each row breaks the limited columns, in widths of the region; 0 where it keeps them all."""
         return np.asarray(np.maximum(self.normalise(F)[:, self.limited] - 1.0, 0.0).sum(axis=1))
 
 
 def draw_weights(
-    limited: npt.NDArray[np.bool_],  # (k,)
+    k: int,
+    error: int,  # which of the k objectives is the error
     rng: np.random.Generator,
 ) -> Float64Array:  # (k,)
     """Draw the weights λ of one scalarisation."""
     if rng.random() < CORNER_SHARE:
-        return 1.0 / np.where(limited, INVERSE_WEIGHT_HIGH, INVERSE_WEIGHT_LOW)
-    return 1.0 / rng.uniform(INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH, size=len(limited))
+        return 1.0 / np.where(np.arange(k) == error, INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH)
+    return 1.0 / rng.uniform(INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH, size=k)
 
 
 def chebyshev(
@@ -64,9 +66,10 @@ def chebyshev(
 
 
 def preference(
-    F: Float64Array,  # (n, k) raw objectives
+    F: Float64Array,  # (n, c) raw outcomes
     region: Region,
     weights: Float64Array,  # (k,)
 ) -> npt.NDArray[np.intp]:  # (n,)
     """Return the rows in order of preference: those within the limits by their scalar, then the others by their excess."""
-    return np.lexsort((chebyshev(region.normalise(F), weights), region.excess(F)))
+    scalars = chebyshev(region.normalise(F)[:, : len(weights)], weights)
+    return np.lexsort((scalars, region.excess(F)))

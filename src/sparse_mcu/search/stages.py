@@ -1,10 +1,12 @@
 """The three stages of a search (METHOD section 4): explore Ω, morph what is on the front, refine it.
 
-A stage decides where candidates come from and how long they train. It ends when its share of the budget is used. Training is
-measured in steps of the optimiser: what small networks need of them hardly depends on the size of the data set or the batch.
+A stage decides where candidates come from and how long they train. It ends when its share of the budget is used, or before when
+the hypervolume stops growing. Training is measured in steps of the optimiser: what small networks need of them hardly depends on
+the size of the data set or the batch.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,22 +18,46 @@ FEWEST_EPOCHS = 2  # however large the data set: pruning, then what it left
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """It ends when the share ``until`` of the budget is used; its candidates train for about ``steps``."""
+    """It ends when the share ``until`` of the budget is used, or once ``earliest`` is and nothing better is found any more.
+
+    Its candidates train for about ``steps``.
+    """
 
     name: Literal["explore", "morph", "refine"]
+    earliest: float
     until: float
     steps: int
 
 
-EXPLORE = Stage("explore", until=0.45, steps=600)
-MORPH = Stage("morph", until=0.8, steps=400)  # a child begins with its parent's weights and needs fewer
-REFINE = Stage("refine", until=1.0, steps=1200)
+EXPLORE = Stage("explore", earliest=0.3, until=0.45, steps=600)
+MORPH = Stage("morph", earliest=0.6, until=0.8, steps=400)  # a child begins with its parent's weights and needs fewer
+REFINE = Stage("refine", earliest=1.0, until=1.0, steps=1200)
 STAGES = (EXPLORE, MORPH, REFINE)
+# The hypervolume has stopped growing where the later half of a stage's trials, at least so many, added less than this share.
+PATIENCE = 15
+LEAST_GROWTH = 0.005
 
 
-def stage_at(used: float) -> Stage:
-    """Return the stage of a search that has used the share ``used`` of its budget."""
-    return next((stage for stage in STAGES if used < stage.until), STAGES[-1])
+def stage_at(
+    used: float,
+    begun: str | None,
+    volumes: Sequence[float],
+) -> Stage:
+    """Return the stage of a search that has used the share ``used`` of its budget.
+
+    ``begun`` names the stage of its newest trial, None where it has none; ``volumes`` is the hypervolume of the front after each
+    finished trial of that stage.
+    """
+    index = next((index for index, stage in enumerate(STAGES) if stage.name == begun), 0)
+    if used >= STAGES[index].earliest and is_stagnant(volumes):
+        index += 1
+    return next((stage for stage in STAGES[index:] if used < stage.until), STAGES[-1])
+
+
+def is_stagnant(volumes: Sequence[float]) -> bool:
+    """Say whether the later half of ``volumes``, at least PATIENCE of them, has hardly grown."""
+    recent = max(PATIENCE, len(volumes) // 2)
+    return len(volumes) > recent and volumes[-1] - volumes[-1 - recent] <= LEAST_GROWTH * volumes[-1]
 
 
 def trained_for(architecture: Architecture, steps: float, images: int) -> Architecture:
