@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 from search_fakes import LIMITS, objectives
 
-from sparse_mcu.search.guide import KNOWN_COSTS, Guide, Observations, fit_size, point, region_of_interest
+from sparse_mcu.search.guide import (
+    HEARD_MOST,
+    KNOWN_COSTS,
+    Guide,
+    Observations,
+    fit_size,
+    heard,
+    point,
+    region_of_interest,
+)
 from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
+from sparse_mcu.search.scalarise import preference
 from sparse_mcu.space.encode import encode
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.memory import peak_activations
@@ -48,6 +58,20 @@ def test_fits_come_in_growing_steps() -> None:
     steps = sorted(set(sizes))
     assert all(later <= max(earlier + 1, 1.25 * earlier) for earlier, later in zip(steps, steps[1:], strict=False))
     assert len(steps) < 30
+
+
+def test_few_observations_are_all_heard_and_of_many_the_preferred_and_some_of_the_rest() -> None:
+    rng = np.random.default_rng(3)
+    F = rng.uniform(0.5, 1.5, size=(2500, 3)) * [0.1, 8192.0, 1024.0]
+    region = region_of_interest(F, GOAL)
+    assert heard(F[:HEARD_MOST], region, WEIGHTS).tolist() == list(range(HEARD_MOST))
+    chosen = heard(F, region, WEIGHTS)
+    assert len(set(chosen.tolist())) == HEARD_MOST
+    order = preference(F, region, WEIGHTS)
+    assert set(order[: HEARD_MOST // 2]) <= set(chosen)
+    ranks = np.flatnonzero(np.isin(order, chosen))[HEARD_MOST // 2 :]
+    # evenly over the other 2000: every fourth, and the last
+    assert set(np.diff(ranks)) <= {4, 5} and ranks[-1] == 2499
 
 
 def test_ranking_prefers_what_is_better_by_far() -> None:

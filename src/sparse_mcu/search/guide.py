@@ -25,6 +25,9 @@ ERROR_MARGIN, RELATIVE_ERROR_MARGIN = 0.02, 0.25
 ERROR_FLOOR = 0.02
 # Hyperparameters are fitted anew whenever the finished trials have grown by this factor.
 REFIT_GROWTH = 1.25
+# The time of an exact Gaussian process grows with the cube of its observations: hyperparameters are fitted to so many at most,
+# and a draw depends on so many.
+FITTED_MOST, HEARD_MOST = 300, 1000
 KNOWN_COSTS = 3  # coordinates that ``point`` adds to the encoding of Ω
 # Counts are seen as log(count + this): a network from which everything left still has a logarithm.
 COUNT_FLOOR = 1.0
@@ -60,15 +63,36 @@ class Guide:
 
         from sparse_mcu.search.surrogate import Surrogate, inputs
 
-        X, Y = inputs(observed.points), torch.from_numpy(np.log(observed.outcomes + self._floors))
-        basis = fit_size(len(X))
+        def tensors(chosen: npt.NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
+            Y = np.log(observed.outcomes[chosen] + self._floors)
+            return inputs([observed.points[index] for index in chosen]), torch.from_numpy(Y)
+
+        basis = fit_size(len(observed.points))
         if basis != self._fitted:
-            self._surrogate = Surrogate(X[:basis], Y[:basis], telling=KNOWN_COSTS)
+            self._surrogate = Surrogate(*tensors(spread(basis, FITTED_MOST)), telling=KNOWN_COSTS)
             self._fitted = basis
-        self._surrogate.condition(X, Y)
+        self._surrogate.condition(*tensors(heard(observed.outcomes, region, weights)))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
         drawn = np.exp(self._surrogate.draw(inputs(pool), generator).numpy()) - self._floors
         return preference(drawn, region, weights)
+
+
+def heard(
+    outcomes: Float64Array,  # (n, c) raw
+    region: Region,
+    weights: Float64Array,  # (k,)
+) -> npt.NDArray[np.intp]:  # (at most HEARD_MOST,)
+    """Return the observations that a draw depends on: half are those that ``weights`` prefers, half are spread over the rest."""
+    if len(outcomes) <= HEARD_MOST:
+        return np.arange(len(outcomes))
+    preferred = preference(outcomes, region, weights)
+    best, rest = preferred[: HEARD_MOST // 2], preferred[HEARD_MOST // 2 :]
+    return np.sort(np.concatenate([best, rest[spread(len(rest), HEARD_MOST // 2)]]))
+
+
+def spread(n: int, most: int) -> npt.NDArray[np.intp]:
+    """Return the positions of ``n`` things, or where these are more than ``most`` so many, evenly spread."""
+    return np.arange(n) if n <= most else np.linspace(0, n - 1, most).round().astype(np.intp)
 
 
 def fit_size(n: int) -> int:

@@ -1,0 +1,151 @@
+"""What pruning inside the search, the search itself, morphism and stages are worth: the same seconds for every arm, on MNIST.
+
+    python benchmarks/ablation.py --data-dir DIR --seconds 900 --seeds 3 --results ablation.jsonl
+
+    full           the method
+    pruned-after   networks are searched without pruning; a quarter of the time prunes those of the front afterwards
+    pruning-only   one good architecture, LeNet-like; only training and pruning are searched
+    no-morphism    children are trained from scratch, for as many steps
+    no-stages      all of the time explores, from scratch
+
+DIR holds mnist.npz. Results are kept line by line and what is there is not measured again. Printed are the hypervolume within the
+budget of an Arduino Uno and the error of the best network on the validation split; the test split is not looked at.
+"""
+
+import argparse
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sparse_mcu.data import Dataset, load
+from sparse_mcu.deploy.boards import board
+from sparse_mcu.search import Budget, Candidate, Evaluation, Ledger, Progress, SearchOptions, evaluate, search, stages
+from sparse_mcu.search.candidate import Parent
+from sparse_mcu.search.stages import EXPLORE, with_stages
+from sparse_mcu.search.volume import Volume
+from sparse_mcu.search.workers import TrainingData
+from sparse_mcu.space.architecture import Pruning
+from sparse_mcu.space.limits import SpaceLimits
+
+BOARD = board("arduino-uno")
+BUDGET = Budget(BOARD.ram_bytes, BOARD.flash_bytes)
+ARMS = ("full", "pruned-after", "pruning-only", "no-morphism", "no-stages")
+AFTER_SHARE = 0.25  # of the seconds, for pruning afterwards
+AFTER = Pruning("unstructured", strength=1.0)
+
+
+def main() -> None:
+    options = _options()
+    dataset = load(options.data_dir / "mnist.npz")
+    rows = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
+    for seed in range(options.seeds):
+        for arm in ARMS:
+            if any((row["arm"], row["seed"], row["seconds"]) == (arm, seed, options.seconds) for row in rows):
+                continue
+            rows.append({"arm": arm, "seed": seed, "seconds": options.seconds} | measure(arm, dataset, seed, options.seconds))
+            with options.results.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            print(json.dumps(rows[-1]), flush=True)
+    _report(rows)
+
+
+def measure(arm: str, dataset: Dataset, seed: int, seconds: float) -> dict[str, float]:
+    """Search with ``arm`` and return what it found within the budget."""
+    limits = arm_limits(arm, dataset)
+    searching = (1.0 - AFTER_SHARE) * seconds if arm == "pruned-after" else seconds
+    options = SearchOptions(BOARD, BUDGET, seconds=searching, seed=seed, workers=2, device="cpu")
+    volume, seen = Volume(options.goal, limits), list[Progress]()
+    with tempfile.TemporaryDirectory() as directory, Ledger.create(Path(directory)) as ledger, _only_explores(arm):
+        ledger.limits = limits
+        search(dataset, options, ledger, seen.append, from_scratch if arm == "no-morphism" else evaluate)
+        found = [record.objectives for record in ledger.records() if record.state == "complete"]
+        if arm == "pruned-after":
+            found += list(_pruned(ledger, dataset, time.monotonic() + AFTER_SHARE * seconds))
+    for objectives in found:
+        volume.add(objectives)
+    errors = [objectives["error"] for objectives in found if BUDGET.keeps(objectives)]
+    return {"hypervolume": volume.share, "error": min(errors, default=1.0), "trials": len(found)}
+
+
+def arm_limits(arm: str, dataset: Dataset) -> SpaceLimits:
+    """Return the space that ``arm`` searches."""
+    limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, BUDGET.ram_bytes, BUDGET.flash_bytes)
+    if arm == "pruned-after":
+        limits = dataclasses.replace(limits, training=dataclasses.replace(limits.training, methods=("none",)))
+    if arm == "pruning-only":
+        limits = dataclasses.replace(
+            limits,
+            downsamples=(1, 2),
+            blocks=(2,),
+            convs=(1,),
+            kinds=("regular",),
+            kernels=(1, 3),
+            channels=(8,),
+            strides=(1,),
+            paddings=("same",),
+            batch_norms=(True,),
+            pools=(1, 2),
+            residuals=(False,),
+            branches=(False,),
+            heads=("flatten",),
+            hidden=(0,),
+        )
+    return with_stages(limits, len(dataset.train))
+
+
+def from_scratch(candidate: Candidate, data: TrainingData, device: str, deadline: float | None) -> Evaluation:
+    """Evaluate without what the parent learnt."""
+    return evaluate(dataclasses.replace(candidate, parent=None), data, device, deadline)
+
+
+@contextmanager
+def _only_explores(arm: str) -> Iterator[None]:
+    """Make the first stage the only one for the arm without stages."""
+    before = stages.STAGES
+    if arm == "no-stages":
+        stages.STAGES = (dataclasses.replace(EXPLORE, earliest=1.0, until=1.0),)
+    try:
+        yield
+    finally:
+        stages.STAGES = before
+
+
+def _pruned(ledger: Ledger, dataset: Dataset, deadline: float) -> Iterator[dict[str, float]]:
+    """Prune the networks that the search found, the most accurate first, while there is time."""
+    data = TrainingData(dataset.train, dataset.validation)
+    for record in ledger.front():
+        if time.monotonic() >= deadline:
+            return
+        assert record.architecture is not None
+        training = dataclasses.replace(record.architecture.training, pruning=AFTER)
+        architecture = dataclasses.replace(record.architecture, training=training)
+        parent = Parent(record.architecture, ledger.weights(record.number))
+        yield dict(evaluate(Candidate(architecture, BOARD, record.number, parent), data, "cpu", deadline).objectives)
+
+
+def _report(rows: list[dict[str, Any]]) -> None:
+    print("| arm | seeds | hypervolume, median | least error, median | trials, median |\n|---|---|---|---|---|")
+    for arm in ARMS:
+        found = [row for row in rows if row["arm"] == arm]
+        volume, error, trials = (float(np.median([row[name] for row in found])) for name in ("hypervolume", "error", "trials"))
+        print(f"| {arm} | {len(found)} | {volume:.4f} | {error:.2%} | {trials:.0f} |")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds mnist.npz")
+    parser.add_argument("--seconds", type=float, default=900.0, help="for each arm and seed")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path("ablation.jsonl"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

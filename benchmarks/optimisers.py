@@ -1,0 +1,262 @@
+"""Ours against the optimisers that users would pick instead: hypervolume over evaluations, standard problems and omega_bench.
+
+    python benchmarks/optimisers.py run --problem omega --optimiser sparse --seeds 20 --results optimisers.jsonl
+    python benchmarks/optimisers.py report --results optimisers.jsonl
+
+``run`` adds the seeds that the results lack, one line each, and can be stopped at any time. ``report`` prints medians and
+quartiles and draws the curves. Evaluations are of candidates that may fit; what cannot is refused to every optimiser, and costs
+it nothing.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import optuna
+import torch
+from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.fit import fit_gpytorch_mll
+from botorch.models import ModelListGP, SingleTaskGP
+from botorch.models.transforms import Standardize
+from botorch.sampling import SobolQMCNormalSampler
+from gpytorch.mlls import SumMarginalLogLikelihood
+
+from optimiser_problems import PROBLEMS, Float64Array, Problem
+from sparse_mcu.search.options import OURS
+from sparse_mcu.search.pareto import hypervolume, non_dominated
+from sparse_mcu.search.samplers import other_sampler
+from sparse_mcu.search.scalarise import Region, draw_weights, preference
+from sparse_mcu.search.surrogate import Surrogate, inputs
+
+QLOGNEHVI = "qlognehvi"
+OPTIMISERS = (OURS, "random", "nsga2", "tpe", "gp", QLOGNEHVI)
+INITIAL_SHARE, POOL, PARENTS = 0.1, 200, 8  # of the model-based optimisers that draw from pools
+REFIT_GROWTH = 1.1
+FIGURES = Path(__file__).parent / "figures"
+
+Row = tuple[Any, Float64Array]  # a point and its objectives (k,), minimised
+
+
+def main() -> None:
+    options = _options()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.command == "report":
+        report(_read(options.results))
+        return
+    problem = PROBLEMS[options.problem]()
+    done = {(row["problem"], row["optimiser"], row["seed"]) for row in _read(options.results)}
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        if (options.problem, options.optimiser, seed) in done:
+            continue
+        row = measure(problem, options.optimiser, seed) | {"problem": options.problem}
+        with options.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{options.problem} {options.optimiser} seed {seed}: {row['curve'][-1]:.4f}, {row['ask']:.3f} s an ask", flush=True)
+
+
+def measure(problem: Problem, optimiser: str, seed: int) -> dict[str, Any]:
+    """Optimise ``problem`` and return the hypervolume after every evaluation and the median CPU seconds of an ask."""
+    front = np.empty((0, len(problem.reference)))
+    curve: list[float] = []
+    asks: list[float] = []
+    start = time.process_time()
+    for _, F in _rows(problem, optimiser, seed):
+        asks.append(time.process_time() - start)
+        front = np.vstack([front, F / problem.reference])
+        front = front[non_dominated(front)]
+        curve.append(hypervolume(front, np.ones(len(F))))
+        start = time.process_time()
+    return {"optimiser": optimiser, "seed": seed, "ask": float(np.median(asks)), "curve": curve}
+
+
+def _rows(problem: Problem, optimiser: str, seed: int) -> Iterator[Row]:
+    if optimiser == QLOGNEHVI:
+        return from_pools(problem, seed, QLogNehvi())
+    if optimiser != OURS:
+        return by_optuna(problem, other_sampler(optimiser, seed, begun=0))
+    sampler = problem.our_sampler(seed)
+    return from_pools(problem, seed, best_by_thompson) if sampler is None else by_optuna(problem, sampler)
+
+
+def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> Iterator[Row]:
+    """Let an Optuna sampler propose until the evaluations are used up."""
+    study = optuna.create_study(directions=["minimize"] * len(problem.reference), sampler=sampler)
+    done = 0
+    while done < problem.evaluations:
+        trial = study.ask()
+        point = problem.walk(trial)
+        if problem.refuses(point):
+            study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            continue
+        F, excesses = problem.evaluate(point)
+        for name, excess in excesses.items():
+            trial.set_constraint(name, excess)
+        study.tell(trial, F.tolist())
+        done += 1
+        yield point, F
+
+
+Choose = Callable[[Problem, list[Row], list[Any], np.random.Generator], int]
+
+
+def from_pools(problem: Problem, seed: int, choose: Choose) -> Iterator[Row]:
+    """Random points first, then the choice from pools: half random points, half changed ones of those that are best so far."""
+    rng = np.random.default_rng(seed)
+    rows: list[Row] = []
+    while len(rows) < problem.evaluations:
+        if len(rows) < INITIAL_SHARE * problem.evaluations:
+            point = _allowed(problem, problem.draw, rng)
+        else:
+            pool = list(_pool(problem, rows, rng))
+            point = pool[choose(problem, rows, pool, rng)]
+        rows.append((point, problem.evaluate(point)[0]))
+        yield rows[-1]
+
+
+def _pool(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Iterator[Any]:
+    parents = [rows[index][0] for index in _preferred(problem, rows, rng)[:PARENTS]]
+    for index in range(POOL):
+        if index % 2:
+            yield _allowed(problem, problem.draw, rng)
+        else:
+            yield _allowed(problem, lambda rng: problem.change(parents[rng.integers(len(parents))], rng), rng)
+
+
+def _preferred(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Float64Array:
+    F, region = _region(problem, rows)
+    return preference(F, region, draw_weights(F.shape[1], 0, rng))
+
+
+def _region(problem: Problem, rows: list[Row]) -> tuple[Float64Array, Region]:
+    F = np.stack([row[1] for row in rows])
+    lower = np.minimum(F.min(axis=0), 0.5 * problem.reference)
+    return F, Region(lower, problem.reference, np.ones(F.shape[1], dtype=np.bool_))
+
+
+def _allowed(problem: Problem, propose: Callable[[np.random.Generator], Any], rng: np.random.Generator) -> Any:
+    while problem.refuses(point := propose(rng)):
+        pass
+    return point
+
+
+def best_by_thompson(problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
+    """Ours where the space is not Ω: the same Gaussian processes, scalarised draw and region of interest."""
+    F, region = _region(problem, rows)
+    X = inputs([problem.encode(row[0]) for row in rows])
+    Y = torch.from_numpy(np.log(F + problem.floors))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
+    drawn = np.exp(Surrogate(X, Y).draw(inputs([problem.encode(point) for point in pool]), generator).numpy()) - problem.floors
+    return int(preference(drawn, region, draw_weights(F.shape[1], 0, rng))[0])
+
+
+class QLogNehvi:
+    """BoTorch as its tutorial has it, on the encoding that ours sees: SingleTaskGP per objective with its defaults, qLogNEHVI.
+
+    Hyperparameters are fitted anew whenever the observations have grown by REFIT_GROWTH.
+    """
+
+    def __init__(self) -> None:
+        self._fitted = 0  # observations behind the hyperparameters
+        self._hyperparameters: dict[str, Any] = {}
+
+    def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
+        """Return the position in ``pool`` of the candidate with the largest expected improvement."""
+        X = inputs([problem.encode(row[0]) for row in rows])
+        Y = -torch.from_numpy(np.log(np.stack([row[1] for row in rows]) + problem.floors))
+        seed = int(rng.integers(2**31))
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            acquisition = qLogNoisyExpectedHypervolumeImprovement(
+                self._model(X, Y),
+                ref_point=(-np.log(problem.reference + problem.floors)).tolist(),
+                X_baseline=X,
+                sampler=SobolQMCNormalSampler(torch.Size([64]), seed=seed),
+                prune_baseline=True,
+            )
+            with torch.no_grad():
+                return int(acquisition(inputs([problem.encode(point) for point in pool])[:, None]).argmax())
+
+    def _model(self, X: torch.Tensor, Y: torch.Tensor) -> ModelListGP:
+        model = ModelListGP(*(SingleTaskGP(X, y[:, None], outcome_transform=Standardize(1)) for y in Y.T))
+        if len(X) >= REFIT_GROWTH * self._fitted:
+            fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
+            self._fitted = len(X)
+            self._hyperparameters = dict(model.named_parameters())
+        else:
+            for name, parameter in model.named_parameters():
+                parameter.data.copy_(self._hyperparameters[name].data)
+        return model.eval()
+
+
+def report(rows: list[dict[str, Any]]) -> None:
+    """Print and draw what the results say."""
+    for problem in PROBLEMS:
+        curves = {name: _curves(rows, problem, name) for name in OPTIMISERS}
+        curves = {name: found for name, found in curves.items() if len(found)}
+        if OURS not in curves:
+            continue
+        _print_table(problem, curves, rows)
+        _draw(problem, curves)
+
+
+def _curves(rows: list[dict[str, Any]], problem: str, optimiser: str) -> Float64Array:
+    return np.array([row["curve"] for row in rows if (row["problem"], row["optimiser"]) == (problem, optimiser)])
+
+
+def _print_table(problem: str, curves: dict[str, Float64Array], rows: list[dict[str, Any]]) -> None:
+    evaluations = curves[OURS].shape[1]
+    print(f"\n{problem}: hypervolume after {evaluations} evaluations\n")
+    print(
+        "| optimiser | seeds | median | quartiles | CPU seconds an ask | evaluations to ours of it |\n|---|---|---|---|---|---|"
+    )
+    final = {name: np.quantile(found[:, -1], [0.25, 0.5, 0.75]) for name, found in curves.items()}
+    for name, (low, median, high) in final.items():
+        ask = np.median([row["ask"] for row in rows if (row["problem"], row["optimiser"]) == (problem, name)])
+        reached = np.median(curves[OURS], axis=0) >= median  # when ours has, in the median, what the other ends with
+        when = int(reached.argmax()) + 1 if reached.any() else f"> {evaluations}"
+        print(f"| {name} | {len(curves[name])} | {median:.4f} | {low:.4f} to {high:.4f} | {ask:.2f} | {when} |")
+
+
+def _draw(problem: str, curves: dict[str, Float64Array]) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for name, found in curves.items():
+        low, median, high = np.quantile(found, [0.25, 0.5, 0.75], axis=0)
+        numbers = np.arange(1, found.shape[1] + 1)
+        axes.plot(numbers, median, label=f"{name} ({len(found)} seeds)", linewidth=2 if name == OURS else 1)
+        axes.fill_between(numbers, low, high, alpha=0.15)
+    axes.set(xlabel="evaluations", ylabel="hypervolume: median, quartiles", title=problem)
+    axes.set_ylim(bottom=float(min(np.median(found[:, len(found[0]) // 10]) for found in curves.values())))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    FIGURES.mkdir(exist_ok=True)
+    figure.savefig(FIGURES / f"optimisers_{problem}.png", dpi=110)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("command", choices=("run", "report"))
+    parser.add_argument("--problem", choices=tuple(PROBLEMS), default="omega")
+    parser.add_argument("--optimiser", choices=OPTIMISERS, default=OURS)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=Path("optimisers.jsonl"))
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
