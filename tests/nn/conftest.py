@@ -82,7 +82,7 @@ def trained_network() -> Callable[[Architecture, int], Network]:
         weights = network.weights()
         for name, value in weights.items():
             part = name.rpartition(".")[2]
-            if part in ("gamma", "scale", "variance"):
+            if part in ("gamma", "variance") or name.endswith("scale.mean"):
                 weights[name] = rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
             elif part in ("beta", "bias", "mean"):
                 weights[name] = rng.normal(0, 0.3, value.shape).astype(np.float32)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.inherit import inherit
-from sparse_mcu.nn.modules import KEPT_MARGIN
 from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.variational import KEPT_MARGIN
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.morph import MORPHS

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_mcu.nn.modules import WeightedLayer
+from sparse_mcu.nn.modules import Shares, WeightedLayer
 from sparse_mcu.nn.variational import Noise
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
@@ -10,8 +10,11 @@ from sparse_mcu.space.layers import Layer
 LAYER = Layer("x", "conv", ("input",), (2, 4, 4), (3, 4, 4), (3, 3), (1, 1), (1, 1, 1, 1), batch_norm=True)
 
 
-def module(method, layer=LAYER, **pruning):
-    return WeightedLayer(layer, Pruning(method, **pruning), 1.0, torch.Generator().manual_seed(0), Noise())
+OUTPUTS = Shares(channel=1.0)
+
+
+def module(method, layer=LAYER, shares=OUTPUTS, **pruning):
+    return WeightedLayer(layer, Pruning(method, **pruning), shares, torch.Generator().manual_seed(0), Noise())
 
 
 @pytest.mark.parametrize(
@@ -19,8 +22,8 @@ def module(method, layer=LAYER, **pruning):
     [
         ("none", set()),
         ("unstructured", {"log_variance"}),
-        ("structured", {"log_variance", "scale", "scale_log_variance"}),
-        ("both", {"log_variance", "scale", "scale_log_variance"}),
+        ("structured", {"log_variance", "scale.mean", "scale.log_variance"}),
+        ("both", {"log_variance", "scale.mean", "scale.log_variance"}),
     ],
 )
 def test_the_method_decides_what_a_layer_learns(method, parts):
@@ -46,7 +49,7 @@ def test_a_channel_whose_scale_has_left_is_zero_whatever_its_shift():
     layer = module("structured").eval()
     with torch.no_grad():
         layer.beta.fill_(5.0)
-        layer.scale_log_variance[1] = 10.0
+        layer.scale.log_variance[1] = 10.0
     y = layer(torch.rand(2, 2, 4, 4))
     assert not y[:, 1].any() and y[:, [0, 2]].any()
     assert not layer.fold().weight[1].any() and layer.fold().bias[1] == 0
@@ -58,8 +61,8 @@ def test_scales_are_drawn_for_every_image_with_the_moments_of_their_posterior():
     with torch.no_grad():
         layer.weight.fill_(1.0)
         layer.log_variance.fill_(-40.0)
-        layer.scale.copy_(torch.tensor([1.0, -2.0]))
-        layer.scale_log_variance.copy_(torch.tensor([0.5, 1.5]).square().log())
+        layer.scale.mean.copy_(torch.tensor([1.0, -2.0]))
+        layer.scale.log_variance.copy_(torch.tensor([0.5, 1.5]).square().log())
     with torch.random.fork_rng([]), torch.no_grad():
         torch.manual_seed(0)
         y = layer(torch.ones(100_000, 1, 1, 1)).flatten(1)
@@ -94,3 +97,29 @@ def test_the_posterior_suggests_bits_and_its_absence_eight():
         certain.log_variance.fill_(-30.0)
         vague.log_variance.copy_(torch.log(vague.weight.square() + 1e-8) + 2.9)
     assert (module("none").suggested_bits(), certain.suggested_bits(), vague.suggested_bits()) == (8, 8, 2)
+
+
+def test_an_input_whose_scale_has_left_is_read_by_no_weight():
+    linear = Layer("x", "linear", ("input",), (2, 2, 2), (3, 1, 1), (2, 2))
+    layer = module("structured", linear, Shares(input=1.0)).eval()
+    with torch.no_grad():
+        layer.input_scale.mean.copy_(torch.arange(1.0, 9.0))
+        layer.input_scale.log_variance[5] = 20.0
+    x = torch.rand(4, 2, 2, 2)
+    weight = layer.fold().weight
+    assert not weight[:, 5].any() and weight[:, [0, 1, 2, 3, 4, 6, 7]].all()
+    np.testing.assert_allclose(layer(x).flatten(1).detach(), x.flatten(1).numpy() @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_scales_of_inputs_are_drawn_for_every_image():
+    linear = Layer("x", "linear", ("input",), (1, 1, 2), (1, 1, 1), (1, 2))
+    layer = module("both", linear, Shares(input=1.0)).train()
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 10.0]]))
+        layer.log_variance.fill_(-40.0)
+        layer.input_scale.log_variance.copy_(torch.tensor([0.3, 0.4]).square().log())
+    with torch.random.fork_rng([]), torch.no_grad():
+        torch.manual_seed(0)
+        y = layer(torch.ones(100_000, 1, 1, 2)).flatten()
+    assert y.mean() == pytest.approx(11.0, abs=0.05)
+    assert y.std() == pytest.approx(np.hypot(0.3, 4.0), abs=0.05)

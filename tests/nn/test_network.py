@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -100,6 +102,10 @@ def standard_normal(mean, log_variance):
     return 0.5 * (np.exp(log_variance.astype(float)) + mean.astype(float) ** 2 - 1 - log_variance)
 
 
+def scale_kl(parts, name):
+    return log_uniform(parts[f"{name}.mean"], parts[f"{name}.log_variance"]).sum()
+
+
 @pytest.mark.parametrize(
     ("method", "of_weights"), [("unstructured", log_uniform), ("structured", standard_normal), ("both", log_uniform)]
 )
@@ -111,10 +117,12 @@ def test_kl_is_the_sum_over_weights_and_scales(method, of_weights):
     if method != "unstructured":
         # A channel of the first convolution has 9 weights, 9 of the depthwise layer and 6 that read it; one of the pointwise
         # layer has 4, and 16 for each of 3 classes.
-        shares = {"block0.conv0": 2.4, "block0.conv1.depthwise": 2.4, "block0.conv1.pointwise": 5.2}
-        for name, share in shares.items():
-            expected += share * log_uniform(parts[f"{name}.scale"], parts[f"{name}.scale_log_variance"]).sum()
-    assert "logits.scale" not in parts
+        leaving = {"block0.conv0": 24, "block0.conv1.depthwise": 24, "block0.conv1.pointwise": 52}
+        for name, weights in leaving.items():
+            expected += 1.5 * math.sqrt(weights) * scale_kl(parts, f"{name}.scale")
+        # An input of the classifier has a weight for each of 3 classes.
+        expected += 1.5 * math.sqrt(3) * scale_kl(parts, "logits.input_scale")
+    assert "logits.scale.mean" not in parts
     assert network.kl().item() == pytest.approx(expected, rel=1e-5)
 
 

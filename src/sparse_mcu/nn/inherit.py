@@ -13,6 +13,7 @@ References: Chen, Goodfellow, Shlens, "Net2Net", ICLR 2016; Wei, Wang, Rui, Chen
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,10 +22,10 @@ import torch
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.align import match
 from sparse_mcu.nn.folded import FoldedNetwork
-from sparse_mcu.nn.modules import BATCH_NORM_EPSILON, KEPT_MARGIN, WeightedLayer
+from sparse_mcu.nn.modules import BATCH_NORM_EPSILON, WeightedLayer
 from sparse_mcu.nn.network import Network, Weights
 from sparse_mcu.nn.spaces import channel_spaces
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, KEPT_MARGIN, SQUARE_FLOOR
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import INPUT, Layer
 
@@ -82,12 +83,16 @@ class _Inheritance:
         columns = np.zeros(1, dtype=np.intp)  # a depthwise layer's kernels have one column, their rows are their channels
         if layer.op != "depthwise":
             columns = self._channels(layer.inputs[0], twin.inputs[0], layer.in_shape[0], twin.in_shape[0])
-        result = {}
+        result = {part: value for part, value in fresh.items() if part.startswith("input_scale.")}
         for part, value in parts.items():
             if part in ("weight", "log_variance"):
                 fill = 0.0 if part == "weight" else INITIAL_LOG_VARIANCE
                 resized = _resized(layer, twin, value, fill)
                 result[part] = _gathered(resized, rows, columns, _four(layer, fresh[part]), fill).reshape(fresh[part].shape)
+            elif part.startswith("input_scale."):
+                places = (-1, math.prod(layer.kernel))
+                taken = value.reshape(places)[columns]
+                result[part] = np.where(_column(columns == NEW, taken), fresh[part].reshape(places), taken).ravel()
             else:
                 result[part] = np.where(rows == NEW, fresh[part], value[rows])
         _stay(result, module)
@@ -193,13 +198,18 @@ class _Importance:
 def _converted(parent: WeightedLayer, child: WeightedLayer) -> Parts:
     """Return the parent's layer in the child's parts, at the parent's shape (weights as (O, I, KH, KW)); it computes the same.
 
-    Pruned weights are 0. Scales go into the batch norm, and that into the weights, where the child has none.
+    Pruned weights are 0. Scales of channels go into the batch norm, and that into the weights, where the child has none. Scales
+    of inputs go into the weights where the child has none or reads a map of another size.
     """
     parts = {part: tensor.double().numpy() for part, tensor in parent.state_dict().items()}
     with torch.no_grad():
         weight = parent.effective_weight().double().numpy()
-        scale = None if parent.scale is None else parent.effective_scale(parent.scale).double().numpy()
+        scale = None if parent.scale is None else parent.scale.effective().double().numpy()
+        inputs = None if parent.input_scale is None else parent.input_scale.effective().double().numpy()
     log_variance = parts.get("log_variance", np.full(weight.shape, INITIAL_LOG_VARIANCE))
+    keeps_inputs = child.input_scale is not None and child.layer.kernel == parent.layer.kernel
+    if inputs is not None and not keeps_inputs:
+        weight, log_variance = weight * inputs, _rescaled(log_variance, inputs)
     norm = _norm(parts)
     if scale is not None and child.scale is None:
         norm |= {"gamma": norm["gamma"] * scale, "beta": norm["beta"] * scale}
@@ -207,14 +217,21 @@ def _converted(parent: WeightedLayer, child: WeightedLayer) -> Parts:
         factor = norm["gamma"] / np.sqrt(norm["variance"] + BATCH_NORM_EPSILON)
         norm = {"bias": norm["beta"] - norm["mean"] * factor}
         weight = weight * _column(factor, weight)
-        log_variance = log_variance + 2 * np.log(np.abs(_column(factor, weight)) + SQUARE_FLOOR)  # keeps α
+        log_variance = _rescaled(log_variance, _column(factor, weight))
     result = {"weight": _four(parent.layer, weight)} | norm
     if child.log_variance is not None:
         result["log_variance"] = _four(parent.layer, log_variance)
     if child.scale is not None:
-        result["scale"] = np.ones(len(weight)) if scale is None else scale
-        result["scale_log_variance"] = parts.get("scale_log_variance", np.full(len(weight), INITIAL_LOG_VARIANCE))
+        result["scale.mean"] = np.ones(len(weight)) if scale is None else scale
+        result["scale.log_variance"] = parts.get("scale.log_variance", np.full(len(weight), INITIAL_LOG_VARIANCE))
+    if inputs is not None and keeps_inputs:
+        result |= {"input_scale.mean": inputs, "input_scale.log_variance": parts["input_scale.log_variance"]}
     return result
+
+
+def _rescaled(log_variance: FloatArray, factor: npt.NDArray[Any]) -> FloatArray:
+    """Return the log variances of weights times ``factor``: α stays."""
+    return np.asarray(log_variance + 2 * np.log(np.abs(factor) + SQUARE_FLOOR))
 
 
 def _norm(parts: Parts) -> Parts:
@@ -227,7 +244,8 @@ def _norm(parts: Parts) -> Parts:
 
 def _stay(parts: Parts, child: WeightedLayer) -> None:
     """Shrink variances, in place, where a weight or channel that the parent has would leave by the child's threshold."""
-    pairs = [("scale", "scale_log_variance")] + ([("weight", "log_variance")] if child.sparse else [])
+    pairs = [(f"{name}.mean", f"{name}.log_variance") for name in ("scale", "input_scale")]
+    pairs += [("weight", "log_variance")] if child.sparse else []
     for mean, log_variance in pairs:
         if log_variance in parts:
             largest = np.log(parts[mean] ** 2 + SQUARE_FLOOR) + child.threshold - KEPT_MARGIN

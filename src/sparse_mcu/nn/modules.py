@@ -4,14 +4,18 @@ What a module holds depends on the pruning method (``Pruning.method``), the symb
 
     none            θ
     unstructured    θ, log σ² with a log-uniform prior: single weights leave
-    structured      θ, log σ² with a standard normal prior; a scale z per output channel with a log-uniform one: channels leave
+    structured      θ, log σ² with a standard normal prior; scales z with a log-uniform one: channels and inputs leave
     both            θ, log σ² and z, each with a log-uniform prior
 
 Training mode draws the sums and scales; eval mode takes their means, without the weights and channels whose log α is above
-the threshold. The scale stands behind the batch norm, so a channel whose scale has left is exactly 0.
+the threshold. A scale per output channel stands behind the batch norm, so a channel whose scale has left is exactly 0. Where a
+fully connected layer reads a map of several places, each of its inputs has a scale too (as in Louizos et al., 2017): otherwise
+the inputs are channels of the layer before.
 """
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -19,14 +23,22 @@ from torch import Tensor, nn
 
 from sparse_mcu.nn.folded import Float32Array, FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, SQUARE_FLOOR, Noise, log_alpha, sample_sums, suggested_bits
+from sparse_mcu.nn.scales import Scales
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, keep, log_alpha, sample_sums, suggested_bits
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
 # Larger than PyTorch's 1e-5: a channel that is almost constant on few images is not blown up by 1/sqrt(variance).
 BATCH_NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.1
-KEPT_MARGIN = 1e-3  # of log α below the threshold, for rounding must not carry it over
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How much the KL divergence of a scale counts; 0: there is none."""
+
+    channel: float = 0.0  # of an output channel
+    input: float = 0.0
 
 
 class FixedLayer(nn.Module):
@@ -48,10 +60,11 @@ class FixedLayer(nn.Module):
 class WeightedLayer(nn.Module):
     """A convolution (full or depthwise) or a fully connected layer. O: its output channels.
 
-    ``scale_share`` says how much the KL divergence of a channel's scale counts; 0: the channels cannot leave, and have none.
+    ``shares`` says how much the KL divergence of the scale of a channel and of an input counts; 0: they cannot leave, and have
+    none.
     """
 
-    def __init__(self, layer: Layer, pruning: Pruning, scale_share: float, generator: torch.Generator, noise: Noise) -> None:
+    def __init__(self, layer: Layer, pruning: Pruning, shares: Shares, generator: torch.Generator, noise: Noise) -> None:
         super().__init__()
         assert layer.weight_shape is not None
         self.layer = layer
@@ -66,29 +79,33 @@ class WeightedLayer(nn.Module):
         self.beta = _constant((channels,), 0.0) if layer.batch_norm else None
         self.register_buffer("mean", torch.zeros(channels) if layer.batch_norm else None)
         self.register_buffer("variance", torch.ones(channels) if layer.batch_norm else None)
-        scaled = scale_share > 0 and pruning.method in ("structured", "both")
-        self.scale = _constant((channels,), 1.0) if scaled else None
-        self.scale_log_variance = _constant((channels,), INITIAL_LOG_VARIANCE) if scaled else None
-        self.register_buffer("scale_share", torch.full((channels,), scale_share) if scaled else None, persistent=False)
+        structured = pruning.method in ("structured", "both")
+        self.scale = Scales(channels, shares.channel, self.threshold, noise) if structured and shares.channel else None
+        inputs = math.prod(layer.in_shape)
+        self.input_scale = Scales(inputs, shares.input, self.threshold, noise) if structured and shares.input else None
         # While pruning is fixed: 1 for what stays. Part of no saved state, for the posterior tells it again.
         self.register_buffer("weight_mask", None, persistent=False)
-        self.register_buffer("scale_mask", None, persistent=False)
         self.pruning_fixed = False
 
     mean: Tensor | None
     variance: Tensor | None
     weight_mask: Tensor | None
-    scale_mask: Tensor | None
+
+    def scales(self) -> list[Scales]:
+        """Return the scales that the layer has."""
+        return [scales for scales in (self.scale, self.input_scale) if scales is not None]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
+        if self.input_scale is not None:
+            x = self.input_scale(x.flatten(1)).reshape(x.shape)
         y = self._sums(padded(self.layer, x))
         if self.gamma is not None:
             y = F.batch_norm(
                 y, self.mean, self.variance, self.gamma, self.beta, self.training, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON
             )
         if self.scale is not None:
-            y = y * self._scales(self.scale, batch=len(x))
+            y = self.scale(y)
         return torch.relu_(y) if self.layer.relu else y
 
     def _sums(self, x: Tensor) -> Tensor:
@@ -97,13 +114,6 @@ class WeightedLayer(nn.Module):
             mean = apply_weights(self.layer, x, self.weight, self.bias)
             return sample_sums(mean, apply_weights(self.layer, x.square(), self.log_variance.exp()), self.noise)
         return apply_weights(self.layer, x, self.effective_weight(), self.bias)
-
-    def _scales(self, scale: Tensor, batch: int) -> Tensor:
-        """Return scales to multiply (B, O, H', W') with: one draw per image, or the means of those that stay."""
-        if self._drawing and self.scale_log_variance is not None:
-            draw = self.noise.like(scale.new_empty(batch, len(scale)))
-            return torch.addcmul(scale, torch.exp(0.5 * self.scale_log_variance), draw)[:, :, None, None]
-        return self.effective_scale(scale)[:, None, None]
 
     @property
     def _drawing(self) -> bool:
@@ -114,39 +124,31 @@ class WeightedLayer(nn.Module):
         mask = self.weight_mask if self.pruning_fixed else self._kept_weights()
         return self.weight if mask is None else self.weight * mask
 
-    def effective_scale(self, scale: Tensor) -> Tensor:
-        """Return μ with 0 for the channels that leave; (O,)."""
-        mask = self.scale_mask if self.pruning_fixed else self._kept_channels()
-        return scale if mask is None else scale * mask
-
     def _kept_weights(self) -> Tensor | None:
         """1 where log α is at most the threshold; None where the method removes no single weights."""
         if not self.sparse or self.log_variance is None:
             return None
         return (log_alpha(self.weight, self.log_variance) <= self.threshold).to(self.weight.dtype)
 
-    def _kept_channels(self) -> Tensor | None:
-        if self.scale is None or self.scale_log_variance is None:
-            return None
-        return (log_alpha(self.scale, self.scale_log_variance) <= self.threshold).to(self.scale.dtype)
-
     @torch.no_grad()
     def fix_pruning(self) -> None:
         """Set what leaves to 0 and keep it there; what stays trains on without noise. Nothing changes where that is so."""
         if self.pruning_fixed:
             return
-        self.weight_mask, self.scale_mask = self._kept_weights(), self._kept_channels()
+        self.weight_mask = self._kept_weights()
         self.pruning_fixed = True
         self.weight.copy_(self.effective_weight())
-        if self.scale is not None:
-            self.scale.copy_(self.effective_scale(self.scale))
+        for scales in self.scales():
+            scales.fix_pruning()
 
     @torch.no_grad()
     def release_pruning(self) -> None:
         """Let the posterior decide again. Variances shrink where they must, so that it decides as it was fixed."""
-        _keep(self.weight, self.log_variance, self.weight_mask, self.threshold)
-        _keep(self.scale, self.scale_log_variance, self.scale_mask, self.threshold)
-        self.weight_mask = self.scale_mask = None
+        if self.log_variance is not None and self.weight_mask is not None:
+            keep(self.weight, self.log_variance, self.weight_mask, self.threshold)
+        for scales in self.scales():
+            scales.release_pruning()
+        self.weight_mask = None
         self.pruning_fixed = False
 
     @torch.no_grad()
@@ -164,8 +166,10 @@ class WeightedLayer(nn.Module):
             factor = self.gamma.double() / torch.sqrt(self.variance.double() + BATCH_NORM_EPSILON)
             bias = self.beta.double() - self.mean.double() * factor
         if self.scale is not None:
-            scale = self.effective_scale(self.scale).double()
+            scale = self.scale.effective().double()
             factor, bias = factor * scale, bias * scale
+        if self.input_scale is not None:
+            weight = weight * self.input_scale.effective().double()
         weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
         return FoldedLayer(self.layer, _float32(weight), _float32(bias))
 
@@ -179,14 +183,6 @@ def _initial_weight(layer: Layer, generator: torch.Generator) -> Tensor:
 
 def _constant(shape: Sequence[int], value: float) -> nn.Parameter:
     return nn.Parameter(torch.full(tuple(shape), value))
-
-
-def _keep(mean: Tensor | None, log_variance: Tensor | None, mask: Tensor | None, threshold: float) -> None:
-    """Bring log α to the threshold where ``mask`` is 1 and the mean has moved so far that it is above."""
-    if mean is None or log_variance is None or mask is None:
-        return
-    largest = torch.log(mean.square() + SQUARE_FLOOR) + threshold - KEPT_MARGIN
-    log_variance.copy_(torch.where(mask > 0, torch.minimum(log_variance, largest), log_variance))
 
 
 def _float32(x: Tensor) -> Float32Array:

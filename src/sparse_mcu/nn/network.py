@@ -1,5 +1,6 @@
 """An architecture as a trainable network. It is built by walking ``space.layers``, as the cost and the integer graph are."""
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,13 +12,13 @@ from torch import Tensor, nn
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedNetwork
-from sparse_mcu.nn.modules import FixedLayer, WeightedLayer
+from sparse_mcu.nn.modules import FixedLayer, Shares, WeightedLayer
 from sparse_mcu.nn.spaces import channel_spaces, weights_per_channel
 from sparse_mcu.nn.variational import Noise, log_uniform_kl, standard_normal_kl
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
 
-SHARE_PER_WEIGHT = 0.1  # at which a strength means about as much for every pruning method
+SHARE_PER_ROOT = 1.5  # of the weights that leave with a scale: a strength then means about as much for every pruning method
 
 Weights = dict[str, npt.NDArray[np.float32]]
 """All that a network has learnt, as "layer.part"; parts are named in ``modules.WeightedLayer``. Saved as safetensors."""
@@ -56,19 +57,19 @@ class Network(nn.Module):
     def kl(self) -> Tensor:
         """Return the KL divergence of the posterior from its prior for the whole network, in nats; 0 without pruning.
 
-        Each scale counts ``scale_share`` times. The terms are computed on all layers at once: in small networks the number of
+        Each scale counts ``share`` times. The terms are computed on all layers at once: in small networks the number of
         operations is what costs.
         """
         layers = list(self.weighted())
-        scaled = [layer for layer in layers if layer.scale is not None]
+        scaled = [scales for layer in layers for scales in layer.scales()]
         total = torch.zeros((), device=layers[0].weight.device)
         if self.architecture.training.pruning.method != "none":
             weights, log_variances = _joined(layers, "weight"), _joined(layers, "log_variance")
             divergence = log_uniform_kl if layers[0].sparse else standard_normal_kl
             total = total + divergence(weights, log_variances).sum()
         if scaled:
-            divergences = log_uniform_kl(_joined(scaled, "scale"), _joined(scaled, "scale_log_variance"))
-            total = total + torch.dot(divergences, _joined(scaled, "scale_share"))
+            divergences = log_uniform_kl(_joined(scaled, "mean"), _joined(scaled, "log_variance"))
+            total = total + torch.dot(divergences, _joined(scaled, "share"))
         return total
 
     def fix_pruning(self) -> None:
@@ -121,17 +122,28 @@ class Network(nn.Module):
         return named
 
 
-def _joined(layers: Iterable[WeightedLayer], part: str) -> Tensor:
-    """Return one part of all ``layers`` as one vector."""
-    return torch.cat([getattr(layer, part).flatten() for layer in layers])
+def _joined(modules: Iterable[nn.Module], part: str) -> Tensor:
+    """Return one part of all ``modules`` as one vector."""
+    return torch.cat([getattr(module, part).flatten() for module in modules])
 
 
-def _scale_shares(layers: Sequence[Layer]) -> dict[str, float]:
-    """Return how much the divergence of a channel's scale counts, for each layer; 0 where the channels cannot leave.
+def _scale_shares(layers: Sequence[Layer]) -> dict[str, Shares]:
+    """Return how much the divergence of a scale counts, for each layer; 0 where there is none, for its channels cannot leave.
 
     The bound counts a scale once, however much depends on it: a few nats against all that a channel contributes, which takes
-    very long trainings to show. Here it counts in proportion to the weights that leave with the channel, and at least once.
+    very long trainings to show. Here it counts in proportion to the square root of the number of weights that leave with it, and
+    at least once; in proportion to their number, a layer that has many per channel would leave as good as whole.
     """
     spaces, leaving = channel_spaces(layers), weights_per_channel(layers)
-    shares = {layer.name: max(1.0, SHARE_PER_WEIGHT * leaving[layer.name]) for layer in layers}
-    return {name: 0.0 if spaces[name] in (spaces[INPUT], spaces[LOGITS]) else share for name, share in shares.items()}
+    fixed = (spaces[INPUT], spaces[LOGITS])
+    return {
+        layer.name: Shares(
+            channel=0.0 if spaces[layer.name] in fixed else _share(leaving[layer.name]),
+            input=_share(layer.out_shape[0]) if layer.op == "linear" and layer.kernel != (1, 1) else 0.0,
+        )
+        for layer in layers
+    }
+
+
+def _share(weights: int) -> float:
+    return max(1.0, SHARE_PER_ROOT * math.sqrt(weights))

@@ -20,12 +20,19 @@ K1, K2, K3 = 0.63576, 1.87320, 1.48695
 INITIAL_LOG_VARIANCE = -10.0
 NOISE_POOL = 2**18
 SQUARE_FLOOR = 1e-8  # added to θ²: the logarithm and its gradient stay finite at 0
+KEPT_MARGIN = 1e-3  # of log α below the threshold, for rounding must not carry it over
 LARGEST_LOG_ALPHA = 8.0  # beyond it the KL term is flat, and Adam would turn its vanishing gradient into full steps
 
 
 def log_alpha(mean: Tensor, log_variance: Tensor) -> Tensor:
     """Return log α = log σ² - log θ², elementwise."""
     return log_variance - torch.log(mean.square() + SQUARE_FLOOR)
+
+
+def keep(mean: Tensor, log_variance: Tensor, mask: Tensor, threshold: float) -> None:
+    """Bring log α to the threshold, in place, where ``mask`` is 1 and the mean has moved so far that it is above."""
+    largest = torch.log(mean.square() + SQUARE_FLOOR) + threshold - KEPT_MARGIN
+    log_variance.copy_(torch.where(mask > 0, torch.minimum(log_variance, largest), log_variance))
 
 
 def log_uniform_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
