@@ -1,21 +1,25 @@
 """Measures c/kernels.c on every core that can be simulated here, and rewrites src/sparse_mcu/deploy/kernel_costs.toml.
 
-    python tools/measure_kernels.py [--boards BOARD ...] [--probes 120] [--check 60]
+    python tools/measure_kernels.py [--boards BOARD ...] [--probes 120] [--check 40]
 
-Random networks (probes) are compiled and run on a board of each core. Sizes of code, descriptors and the compiler's helpers are
-read off the symbols of the programs, and must agree among them. The stack of a chain of kernels is the smallest that a probe with
-the chain shows, and a margin with which no probe takes more. Cycles are fitted to the events that predict.py counts: the least
-squares of the relative errors, with no negative cost; where the simulator counts instructions, these take the place of cycles.
-What the table then predicts of other random networks is printed beside what they take.
+Networks (probes) are compiled and run on a board of each core: most of them are a layer or two, whose shape sets apart what the
+loops of each kernel take; the others are, by turns, random graphs, with every operation and edge, and architectures drawn from Ω
+with random weights, some of them zero, as large as a search makes them. Sizes of code, descriptors and the compiler's helpers are
+read off the symbols of the programs; those of descriptors and helpers must agree among them. The stack of a chain of kernels is
+the smallest that a probe with the chain shows; what the network's own function adds to it grows with the number of its steps.
+Cycles are fitted to the events that predict.py counts: the least squares of the relative errors, with no negative cost; where the
+simulator counts instructions, these take the place of cycles. What the table then predicts of other random networks is printed
+beside what they take.
 """
 
 import argparse
 import dataclasses
 import itertools
+import math
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -25,6 +29,7 @@ from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from sparse_mcu.deploy import kernel_costs, toolchain
 from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.encode import DENSE
 from sparse_mcu.deploy.firmware import Firmware, build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
@@ -34,8 +39,23 @@ from sparse_mcu.deploy.program import Program, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.errors import BoardError
-from sparse_mcu.quant.graph import Add, Convolution, IntegerGraph
+from sparse_mcu.nn.network import Network
+from sparse_mcu.quant.graph import (
+    INPUT,
+    Add,
+    AveragePool2d,
+    Conv2d,
+    Convolution,
+    DepthwiseConv2d,
+    IntegerGraph,
+    MaxPool2d,
+    Op,
+    TensorType,
+)
+from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
+from sparse_mcu.space.limits import SpaceLimits
+from sparse_mcu.space.suggest import sample
 
 BOARDS = (
     "arduino-uno",
@@ -51,9 +71,12 @@ BOARDS = (
 CORES = tuple(board(name).core for name in BOARDS)
 TABLE = Path(kernel_costs.__file__).with_name("kernel_costs.toml")
 SIZES = (GraphSize(layers=4), GraphSize(layers=2, extent=20, channels=14), GraphSize(layers=8, extent=9, channels=6))
-BIASES = (0, 1 << 15, 0, 1 << 23)  # of 2, 3 and 4 bytes; 0 leaves a network as it is
-IMAGES = 8
-SHORTER_CALLS = 12  # bytes that the linker for RISC-V takes out of a kernel whose callees happen to lie near
+UNPADDED = GraphSize(layers=3, extent=14)  # small, or hardly a random network is without padding
+SPACE = {"ram_bytes": 2048, "flash_bytes": 16384}  # at most, of networks of Ω
+INPUTS = ((1, 8, 8), (1, 16, 16), (3, 12, 12), (2, 1, 40))
+WIDE_BIAS = 1 << 23  # makes sums need four bytes
+CALLS = ("convolve", "max_pool", "average_pool", "add")  # kernels that a step calls
+IMAGES = 4
 HEAD = "# What the kernels take on each core. Written by tools/measure_kernels.py: do not edit, run it again.\n"
 
 
@@ -70,7 +93,7 @@ class Probe:
     @property
     def sections(self) -> list[str]:
         """Sections of the program, as the table names them."""
-        return [variant(section, self.program.bias_bytes) for section in self.program.kernels]
+        return [self.program.variant(section) for section in self.program.kernels]
 
     @property
     def helpers(self) -> frozenset[str]:
@@ -81,15 +104,15 @@ class Probe:
     @property
     def events(self) -> Events:
         """What happens in a run."""
-        tensors = self.program.graph.tensors
-        return reduce(Counter.__add__, (events(step, tensors) for step in self.program.steps), Counter({"base": 1}))
+        found = (events(self.program, step) for step in self.program.steps)
+        return reduce(Counter.__add__, found, Counter({"base": 1}))
 
 
 def main() -> None:
     """Measure and write the table, then print how far its predictions are off."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--probes", type=int, default=120, help="networks to measure for each core")
-    parser.add_argument("--check", type=int, default=60, help="other networks whose predictions are compared with measurements")
+    parser.add_argument("--check", type=int, default=40, help="other networks whose predictions are compared with measurements")
     parser.add_argument(
         "--boards", nargs="+", choices=BOARDS, default=BOARDS, help="measure the cores of these, keep the others' tables"
     )
@@ -103,27 +126,152 @@ def main() -> None:
         report(target, costs, [next(stream) for _ in range(options.check)])
 
 
+@dataclass(frozen=True)
+class Variant:
+    """Of the kernels: bytes of a sum, with padding, windows in pairs."""
+
+    sum_bytes: int
+    padded: bool
+    paired: bool
+
+    def holds(self, program: Program) -> bool:
+        """Whether this is what a program needs."""
+        return self == Variant(program.sum_bytes, program.padded, program.paired)
+
+
+def variants(target: Board) -> list[Variant]:
+    """Return what the kernels are compiled as for a board, sums of three bytes oftener than the rare ones of four."""
+    return [Variant(*kind) for kind in itertools.product((3, 3, 4) if target.is_avr else (4,), (False, True), (True, False))]
+
+
 def probes(target: Board, seed: int) -> Iterator[Probe]:
     """Yield measured random networks that fit ``target``, without end."""
     rng = np.random.default_rng(seed)
-    for number, size in enumerate(itertools.cycle(SIZES)):
-        graph = with_bias(random_graph(rng, size), BIASES[number % len(BIASES)])
-        program = lower(graph, None)
+    kinds = variants(target)
+    for number in itertools.count():
+        draw = (plain_graph, plain_graph, small_graph, plain_graph, plain_graph, graph_of_space)[number % 6]
+        program = random_program(rng, target, kinds[number // 6 % len(kinds)], draw)
         try:
-            firmware = build_firmware(render(program, target, None), target)
-            simulation = simulate(firmware, random_images(rng, graph, IMAGES))
+            firmware = build_firmware(render(program, None), target)
+            simulation = simulate(firmware, random_images(rng, program.graph, IMAGES))
         except (BoardError, FirmwareFault):
             continue  # too large for the board: variables, or variables and stack
         yield Probe(program, firmware.flash_bytes, simulation.stack_bytes, float(simulation.cycles.mean()), symbols(firmware))
 
 
-def with_bias(graph: IntegerGraph, bias: int) -> IntegerGraph:
-    """Give the first channel of the last convolution this bias at least, so that biases of all sizes are met."""
+Draw = Callable[[np.random.Generator, Board, bool], IntegerGraph]  # the last says whether a convolution is to be padded
+
+
+def random_program(rng: np.random.Generator, target: Board, kind: Variant, draw: Draw) -> Program:
+    """Draw until a network needs this variant of the kernels."""
+    while True:
+        graph = draw(rng, target, kind.padded)
+        if target.is_avr and kind.sum_bytes == 4:
+            graph = with_wide_bias(graph)
+        program = lower(graph, target, None, "balanced" if kind.paired else "size")
+        if kind.holds(program):
+            return program
+
+
+def small_graph(rng: np.random.Generator, _: Board, padded: bool) -> IntegerGraph:
+    """Return a random graph of every operation."""
+    return random_graph(rng, SIZES[rng.integers(len(SIZES))] if padded else UNPADDED)
+
+
+def plain_graph(rng: np.random.Generator, target: Board, padded: bool) -> IntegerGraph:
+    """Return a classifier, mostly with one layer before it; extents and channels of any ratio."""
+    shape = (target.ram_bytes, 1, 1)
+    while math.prod(shape) > target.ram_bytes // 3:
+        shape = (up_to(rng, 24), up_to(rng, 24), up_to(rng, 16))
+    tensors = {INPUT: TensorType(shape, "uint8", 1.0)}
+    kind = rng.choice(["conv", "pooled", "depthwise"] if padded else ["none", "conv", "pooled", "depthwise", "pool", "add"])
+    ops = plain_layers(rng, str(kind), shape, padded)
+    for op in ops:
+        shape = extents(op, shape)
+        tensors[op.name] = TensorType(shape, "uint8", 1.0)
+    logits = convolution(rng, "logits", list(tensors)[-1], (up_to(rng, 12), *shape))
+    return IntegerGraph((*ops, logits), tensors | {"logits": TensorType((1, 1, len(logits.bias)), "int16", 1.0)})
+
+
+def plain_layers(rng: np.random.Generator, kind: str, shape: tuple[int, int, int], padded: bool) -> list[Op]:
+    """Return a layer that reads the input, or a convolution and the max pool behind it."""
+    height, width = (min(up_to(rng, 5), extent) for extent in shape[:2])
+    around = (height // 2, width // 2) * 2 if padded else (0, 0, 0, 0)
+    match kind:
+        case "conv" | "pooled":
+            strides = (up_to(rng, 2), up_to(rng, 2))
+            conv = convolution(rng, "conv", INPUT, (up_to(rng, 16), height, width, shape[2]), stride=strides, padding=around)
+            rows, columns, _ = extents(conv, shape)
+            pool = MaxPool2d("max", ("conv",), (min(2, rows), min(up_to(rng, 3), columns)))
+            return [conv, pool] if kind == "pooled" else [conv]
+        case "depthwise":
+            full = convolution(rng, "depthwise", INPUT, (shape[2], height, width, 1))
+            weights = full.weights[..., 0].transpose(1, 2, 0).copy()
+            fields = (full.bias, full.multiplier, full.shift)
+            return [DepthwiseConv2d("depthwise", (INPUT,), weights, *fields, padding=around)]
+        case "pool":
+            multiplier, shift = ((1, 2), (1 << 14, 15))[rng.integers(2)]
+            average = AveragePool2d("pool", (INPUT,), (height, width), multiplier, shift)
+            return [average, MaxPool2d("pool", (INPUT,), (height, width))][rng.integers(2) :][:1]
+        case "add":
+            copy = MaxPool2d("copy", (INPUT,), (1, 1))
+            return [copy, Add("add", (INPUT, "copy"), (100, 100), int(rng.integers(6, 10)))]
+    return []
+
+
+def convolution(
+    rng: np.random.Generator,
+    name: str,
+    source: str,
+    shape: tuple[int, int, int, int],  # (O, KH, KW, I)
+    **geometry: tuple[int, ...],
+) -> Conv2d:
+    """Return a convolution of which all weights, a half or few are not zero."""
+    weights = np.where(rng.random(shape) < rng.choice([1.0, 0.5, 0.1]), rng.integers(-127, 128, shape), 0).astype(np.int8)
+    taps = math.prod(shape[1:])
+    shift = np.full(shape[0], round(13 + math.log2(taps) / 2), np.int32)
+    multiplier = np.minimum(rng.integers(128, 256, shape[0]), (1 << 30) // (255 * 127 * taps)).astype(np.int32)  # no overflow
+    return Conv2d(name, (source,), weights, np.zeros(shape[0], np.int32), multiplier, shift, **geometry)  # type: ignore[arg-type]
+
+
+def extents(op: Op, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Return the shape of what ``op`` makes of an input of ``shape``."""
+    match op:
+        case Conv2d() | DepthwiseConv2d():
+            around = (op.padding[0] + op.padding[2], op.padding[1] + op.padding[3])
+            rows, columns = ((shape[axis] + around[axis] - op.kernel[axis]) // op.stride[axis] + 1 for axis in (0, 1))
+            return rows, columns, len(op.bias)
+        case MaxPool2d() | AveragePool2d():
+            return shape[0] // op.window[0], shape[1] // op.window[1], shape[2]
+    return shape
+
+
+def up_to(rng: np.random.Generator, limit: int) -> int:
+    """Draw from 1 to ``limit``; by turns any number is as likely, and any order of magnitude."""
+    return int(rng.integers(1, limit + 1) if rng.random() < 0.5 else np.exp(rng.uniform(0, np.log(limit + 1))))
+
+
+def graph_of_space(rng: np.random.Generator, target: Board, _: bool) -> IntegerGraph:
+    """Return a network of Ω with random weights, of which none, half or most are zero."""
+    shape = INPUTS[rng.integers(len(INPUTS))]
+    ram_bytes, flash_bytes = min(SPACE["ram_bytes"], target.ram_bytes), min(SPACE["flash_bytes"], target.flash_bytes)
+    architecture = sample(SpaceLimits.for_input(shape, 10, ram_bytes, flash_bytes), rng)
+    folded = Network(architecture, int(rng.integers(1 << 30))).eval().fold()
+    kept = rng.choice([1.0, 0.5, 0.15])
+    thinned = tuple(
+        layer
+        if layer.weight is None
+        else dataclasses.replace(layer, weight=layer.weight * (rng.random(layer.weight.shape) < kept))
+        for layer in folded
+    )
+    return quantise(thinned, rng.integers(0, 256, (8, *shape), dtype=np.uint8))
+
+
+def with_wide_bias(graph: IntegerGraph) -> IntegerGraph:
+    """Give the first channel of the last convolution a bias of four bytes."""
     index, last = [(index, op) for index, op in enumerate(graph.ops) if isinstance(op, Convolution)][-1]
     arrays = {name: getattr(last, name).copy() for name in ("bias", "multiplier", "shift")}
-    if abs(arrays["bias"]).max() >= bias:
-        return graph
-    for name, value in (("bias", bias), ("multiplier", 1), ("shift", 16)):
+    for name, value in (("bias", WIDE_BIAS), ("multiplier", 1), ("shift", 16)):
         arrays[name][0] = value
     changed = dataclasses.replace(last, **arrays)
     return IntegerGraph((*graph.ops[:index], changed, *graph.ops[index + 1 :]), graph.tensors)
@@ -140,18 +288,17 @@ def symbols(firmware: Firmware) -> dict[str, int]:
 
 def fit(target: Board, found: list[Probe]) -> KernelCosts:
     """Return the costs that explain what was measured; raise ValueError where probes contradict each other."""
-    missing = {variant(section, size) for section in sections() if section != "standalone" for size in (2, 3, 4)} - {
-        section for probe in found for section in probe.sections
-    }
+    missing = expected(target) - {section for probe in found for section in probe.sections}
     if missing:
         raise ValueError(f"every section must occur in a probe, but {sorted(missing)} do not; measure more probes")
-    code = same(({section: _code_bytes(section, probe) for section in probe.sections} for probe in found), SHORTER_CALLS)
+    code = usual({section: _code_bytes(section, probe) for section in probe.sections} for probe in found)
     structs = same(_struct_bytes(probe) for probe in found)
     helpers = same({name: probe.symbols[name] for name in probe.helpers} for probe in found)
     present = {section: [probe.helpers for probe in found if section in probe.sections] for section in code}
     uses = {section: tuple(sorted(frozenset.intersection(*sets))) for section, sets in present.items()}
-    known = KernelCosts("", 0, code, helpers, uses, {"run": 0, "add": 0}, structs, {}, {})
+    known = KernelCosts("", 0, code, helpers, uses, dict.fromkeys(CALLS, 0), structs, {}, {}, {})
     base, call = _calls(found, known)
+    stack = _stack(found)
     return KernelCosts(
         compiler=toolchain.version(target.compiler),
         base_bytes=base,
@@ -160,61 +307,91 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
         uses=uses,
         call=call,
         structs=structs,
-        stack=_stack(found),
+        stack=stack,
+        steps=_steps(found, stack),
         cycles=_cycles(found),
     )
 
 
-def same(tables: Iterable[dict[str, int]], slack: int = 0) -> dict[str, int]:
-    """Join tables that must not contradict each other by more than ``slack`` bytes: the largest holds."""
+def expected(target: Board) -> set[str]:
+    """Return the sections that a network for ``target`` can need, as the table names them."""
+    foreign = {"standalone", *(f"sums_{dense}" for dense in DENSE if dense not in ("pairs", target.dense))}
+    return {
+        variant(section, kind.sum_bytes, kind.padded, kind.paired)
+        for section, kind in itertools.product(sections(), variants(target))
+        if section not in foreign
+        if not (section == "sums_pairs" and kind.paired and target.dense != "pairs")
+        if not (section == f"sums_{target.dense}" and not kind.paired and target.dense != "pairs")
+    }
+
+
+def same(tables: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Join tables that must not contradict each other."""
     joined: dict[str, int] = {}
     for table in tables:
         for name, value in table.items():
-            known = joined.get(name, value)
-            if abs(known - value) > slack:
-                raise ValueError(f"{name} must take the same bytes in every network, but takes {known} and {value}")
-            joined[name] = max(known, value)
+            if joined.setdefault(name, value) != value:
+                raise ValueError(f"{name} must take the same bytes in every network, but takes {joined[name]} and {value}")
     return dict(sorted(joined.items()))
 
 
+def usual(tables: Iterable[dict[str, int]]) -> dict[str, int]:
+    """Join tables by what is most frequent: the linker shortens calls whose target is near, by two bytes each."""
+    seen: dict[str, Counter[int]] = {}
+    for table in tables:
+        for name, value in table.items():
+            seen.setdefault(name, Counter())[value] += 1
+    return {name: counts.most_common(1)[0][0] for name, counts in sorted(seen.items())}
+
+
 def chains(found: list[Probe]) -> list[str]:
-    """Return the chains of kernels that the steps of the probes call."""
-    return sorted({" ".join(step.kernels) for probe in found for step in probe.program.steps})
+    """Return the innermost kernels that the steps of the probes call, as the table names them."""
+    return sorted({probe.program.variant(step.kernels[-1]) for probe in found for step in probe.program.steps})
 
 
 def _stack(found: list[Probe]) -> dict[str, int]:
-    """The deepest stack by chain: the least that a probe with the chain shows, and a margin with which no probe takes more.
+    """The stack by chain, the least that a probe with the chain shows.
 
-    A probe shows its deepest chain, so the least is that of the chain itself, called by the smallest function of a network. Where
-    that function takes more for a larger network, as it does on Arm, the margin is how much.
+    A probe shows its deepest chain, so the least is that of the chain itself, called by the smallest function of a network.
     """
-    stack = {chain: min(probe.stack_bytes for probe in found if chain in chains([probe])) for chain in chains(found)}
-    margin = max(probe.stack_bytes - max(stack[chain] for chain in chains([probe])) for probe in found)
-    return {chain: least + margin for chain, least in stack.items()}
+    return {chain: min(probe.stack_bytes for probe in found if chain in chains([probe])) for chain in chains(found)}
+
+
+def _steps(found: list[Probe], stack: dict[str, int]) -> dict[str, int]:
+    """What the function of a network takes beyond that, by the number of its steps: as much as no probe with so many exceeds."""
+    most = 0
+    table: dict[str, int] = {}
+    for probe in sorted(found, key=lambda probe: len(probe.program.steps)):
+        excess = probe.stack_bytes - max(stack[chain] for chain in chains([probe]))
+        if excess > most or not table:
+            most = max(most, excess)
+            table[str(len(probe.program.steps))] = most
+    return table
 
 
 def _code_bytes(section: str, probe: Probe) -> int:
     """Bytes of the functions that a section defines and the compiler kept."""
     functions = re.findall(r"^KERNEL [^(]*?(\w+)\(", sections()[section.partition(".")[0]].text, re.MULTILINE)
-    return sum(probe.symbols[name] for name in functions)
+    return sum(probe.symbols.get(name, 0) for name in functions)  # some are there for padding only
 
 
 def _struct_bytes(probe: Probe) -> dict[str, int]:
-    found = {step.struct: probe.symbols[f"layer_{step.name}"] for step in probe.program.steps}
+    found = {}
     for step in probe.program.steps:
-        if isinstance(step.op, Add):
-            found["operand"] = probe.symbols[f"operands_{step.name}"] // len(step.op.inputs)
+        padded = step.struct == "conv" and probe.program.padded
+        found[step.struct + (".padded" if padded else "")] = probe.symbols[f"layer_{step.name}"]
+        if isinstance(step.stage.op, Add):
+            found["operand"] = probe.symbols[f"operands_{step.name}"] // len(step.stage.op.inputs)
     return found
 
 
 def _calls(found: list[Probe], known: KernelCosts) -> tuple[int, dict[str, int]]:
-    """What is left of the flash once kernels and tables are taken off: a base, and the calls of run and add."""
-    adds = [sum(isinstance(step.op, Add) for step in probe.program.steps) for probe in found]
-    runs = [len(probe.program.steps) - count for probe, count in zip(found, adds, strict=True)]
+    """What is left of the flash once kernels and tables are taken off: a base, and the calls of kernels."""
+    counts = [[sum(step.kernels[0] == call for step in probe.program.steps) for call in CALLS] for probe in found]
     rest = [probe.flash_bytes - flash_bytes(probe.program, known) for probe in found]
-    columns = np.column_stack([np.ones(len(found)), runs, adds])
-    base, run, add = (round(value) for value in np.linalg.lstsq(columns, np.array(rest), rcond=None)[0])
-    return base, {"run": run, "add": add}
+    columns = np.column_stack([np.ones(len(found)), counts])
+    base, *calls = (round(value) for value in np.linalg.lstsq(columns, np.array(rest), rcond=None)[0])
+    return base, dict(zip(CALLS, calls, strict=True))
 
 
 def _cycles(found: list[Probe]) -> dict[str, float]:
@@ -228,7 +405,7 @@ def _cycles(found: list[Probe]) -> dict[str, float]:
 def report(target: Board, costs: KernelCosts, found: list[Probe]) -> None:
     """Print how far predictions are from what was measured."""
     predictions = [predict_program(probe.program, costs) for probe in found]
-    measured = [(probe.flash_bytes, probe.program.plan.arena_bytes + probe.stack_bytes, probe.cycles) for probe in found]
+    measured = [(probe.flash_bytes, probe.program.variable_bytes + probe.stack_bytes, probe.cycles) for probe in found]
     predicted = [(prediction.flash_bytes, prediction.ram_bytes, prediction.cycles) for prediction in predictions]
     print(f"{target.name}: {len(found)} networks")
     for name, unit, column in (("flash", "bytes", 0), ("RAM", "bytes", 1), ("time", target.time_unit, 2)):
@@ -244,7 +421,7 @@ def report(target: Board, costs: KernelCosts, found: list[Probe]) -> None:
 def to_toml(core: str, costs: KernelCosts) -> str:
     """Return the table of a core as TOML."""
     lines = ["", f"[{core}]", f'compiler = "{costs.compiler}"', f"base_bytes = {costs.base_bytes}"]
-    for name in ("code", "helpers", "uses", "call", "structs", "stack", "cycles"):
+    for name in ("code", "helpers", "uses", "call", "structs", "stack", "steps", "cycles"):
         lines += ["", f"[{core}.{name}]"]
         for key, value in getattr(costs, name).items():
             lines.append(f'"{key}" = {list(value) if isinstance(value, tuple) else value}'.replace("'", '"'))

@@ -1,10 +1,22 @@
+import dataclasses
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparse_mcu.deploy.encode import ENCODINGS, EncodedWeights, Encoding, bias_bytes, encode
-from sparse_mcu.quant.graph import Conv2d, DepthwiseConv2d
+from sparse_mcu.deploy.encode import (
+    DENSE,
+    WORD_TAPS,
+    EncodedWeights,
+    Encoding,
+    encode,
+    encode_network,
+    rows,
+    sum_bytes,
+)
+from sparse_mcu.quant.graph import Conv2d, DepthwiseConv2d, IntegerGraph, TensorType
 
 
 def convolution(rng: np.random.Generator, outputs: int, taps: int, density: float, largest_bias: int = 1000) -> Conv2d:
@@ -19,86 +31,145 @@ def convolution(rng: np.random.Generator, outputs: int, taps: int, density: floa
     )
 
 
-def decode(encoded: EncodedWeights, bias_size: int) -> tuple[list[int], list[int], list[int], list[list[int]]]:
-    """Read the joined rows byte by byte, as a kernel does: biases, multipliers, shifts, weights."""
-    stream = list(b"".join(encoded.rows))
-    biases, multipliers, shifts, weights = [], [], [], []
-    while stream:
-        biases.append(int.from_bytes(bytes(stream[:bias_size]), "little", signed=True))
-        multipliers.append(stream[bias_size])
-        shifts.append(stream[bias_size + 1])
-        del stream[: bias_size + 2]
-        row: list[int] = []
-        while len(row) < encoded.taps:
-            if encoded.encoding == "dense":
-                row.append(stream.pop(0))
-                continue
-            bits = stream.pop(0)
-            row += [stream.pop(0) if bits >> tap & 1 else 0 for tap in range(8)]
-        assert not any(row[encoded.taps :])
-        weights.append([byte - 256 if byte > 127 else byte for byte in row[: encoded.taps]])
-    return biases, multipliers, shifts, weights
+def decode(encoded: EncodedWeights, kernel_rows: int, row_taps: int) -> list[list[int]]:
+    """Read the weights byte by byte, as a kernel does: the taps of every channel."""
+    stream = list(b"".join(encoded.lines))
+    channels = len(encoded.heads)
+    taps = kernel_rows * row_taps
+    if encoded.encoding == "pairs":
+        pairs = [stream[first : first + 2 * taps] for first in range(0, len(stream), 2 * taps)]
+        table = [pair[which::2] for pair in pairs for which in (0, 1)]
+        assert not any(sum(table[channels:], []))
+    elif encoded.encoding == "words":
+        table = [decode_words(stream, which, kernel_rows, row_taps) for which in range(channels + channels % 2)]
+        assert not any(sum(table[channels:], []))
+    elif encoded.encoding == "channels":
+        table = [stream[first : first + taps] for first in range(0, len(stream), taps)]
+    else:
+        table = [sum((decode_row(stream, row_taps) for _ in range(kernel_rows)), []) for _ in range(channels)]
+        assert not stream
+    return [[byte - 256 if byte > 127 else byte for byte in row] for row in table[:channels]]
 
 
-@settings(max_examples=50, deadline=None)
+def decode_words(stream: list[int], channel: int, kernel_rows: int, row_taps: int) -> list[int]:
+    """The taps of a channel; those that fill up a row must be zero."""
+    words = -(-row_taps // WORD_TAPS)
+    taps = []
+    for row in range(kernel_rows):
+        begin = ((channel // 2 * kernel_rows + row) * words * 2 + channel % 2) * WORD_TAPS
+        filled = [stream[begin + 2 * WORD_TAPS * (tap // WORD_TAPS) + tap % WORD_TAPS] for tap in range(words * WORD_TAPS)]
+        assert not any(filled[row_taps:])
+        taps += filled[:row_taps]
+    return taps
+
+
+def decode_row(stream: list[int], row_taps: int) -> list[int]:
+    row, tap = [0] * row_taps, 0
+    for _ in range(stream.pop(0)):
+        gaps, *weights = (stream.pop(0) for _ in range(3))
+        for gap, weight in zip((gaps & 15, gaps >> 4), weights, strict=True):
+            tap += gap
+            row[tap] += weight  # a second weight of one tap is the zero that fills up a pair
+    return row
+
+
+@settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     outputs=st.integers(1, 5),
-    taps=st.integers(1, 40),
-    density=st.sampled_from([0.0, 0.1, 0.5, 1.0]),
-    encoding=st.sampled_from(ENCODINGS),
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 40)),
+    density=st.sampled_from([0.0, 0.03, 0.1, 0.5, 1.0]),
+    encoding=st.sampled_from([*DENSE, "gaps"]),
 )
-def test_what_is_encoded_can_be_decoded(seed: int, outputs: int, taps: int, density: float, encoding: Encoding) -> None:
-    op = convolution(np.random.default_rng(seed), outputs, taps, density)
-    encoded = encode(op, [encoding], bias_bytes=2)
-    biases, multipliers, shifts, weights = decode(encoded, 2)
-    assert encoded.encoding == encoding
-    assert (biases, multipliers, shifts) == (list(op.bias), list(op.multiplier), list(op.shift))
-    assert weights == op.weights.reshape(outputs, taps).tolist()
+def test_what_is_encoded_can_be_decoded(
+    seed: int, outputs: int, shape: tuple[int, int], density: float, encoding: Encoding
+) -> None:
+    op = convolution(np.random.default_rng(seed), outputs, math.prod(shape), density)
+    op = dataclasses.replace(op, weights=op.weights.reshape(outputs, shape[0], 1, shape[1]))
+    encoded = encode(op, [encoding], head_bytes=5)
+    assert encoded is not None and encoded.encoding == encoding
+    assert encoded.heads == tuple(zip(op.bias, op.multiplier, op.shift, strict=True))
+    assert decode(encoded, *shape) == op.weights.reshape(outputs, -1).tolist()
 
 
-def test_sizes_are_as_counted_by_hand() -> None:
+def test_sizes_and_bytes_are_as_counted_by_hand() -> None:
     weights = np.zeros((2, 1, 1, 20), np.int8)
-    weights[0, 0, 0, [0, 9, 19]] = 1, -2, 3
+    weights[0, 0, 0, [0, 3, 19]] = 1, -2, 3
     one = np.ones(2, np.int32)
     op = Conv2d("conv", ("input",), weights, one, one, one)
-    assert encode(op, ["dense"], 3).size == 2 * (3 + 2 + 20)
-    assert encode(op, ["bitmap"], 3).size == 2 * (3 + 2 + 3) + 3
-    assert encode(op, ["bitmap"], 3).rows[0] == bytes([1, 0, 0, 1, 1, 0b1, 1, 0b10, 256 - 2, 0b1000, 3])
+    assert size(op, "pairs", 5) == size(op, "channels", 5) == 2 * (5 + 20)
+    assert size(op, "words", 8) == 2 * (8 + 20)
+    # 16 taps lie from the second weight to the third: more than a gap can say, so a zero goes between.
+    sparse = encode(op, ["gaps"], 6)
+    assert sparse is not None
+    assert sparse.lines == (bytes([2, 0 | 3 << 4, 1, 256 - 2, 15 | 1 << 4, 0, 3]), bytes([0]))
+    assert sparse.size == 7 + 1 + 2 * 6
 
 
-@pytest.mark.parametrize(("density", "smallest"), [(0.0, "bitmap"), (0.2, "bitmap"), (1.0, "dense")])
+def size(op: Conv2d, encoding: Encoding, head_bytes: int = 5) -> int:
+    encoded = encode(op, [encoding], head_bytes)
+    assert encoded is not None
+    return encoded.size
+
+
+def test_rows_with_more_weights_than_can_be_counted_stay_dense() -> None:
+    one = np.ones(1, np.int32)
+    for taps, held in ((510, True), (511, False)):
+        op = Conv2d("conv", ("input",), np.ones((1, 1, 1, taps), np.int8), one, one, one)
+        assert (encode(op, ["gaps"], 5) is not None) == held
+        network = encode_network([op], 5, {"pairs": 10_000, "gaps": 0})
+        assert network["conv"].encoding == ("gaps" if held else "pairs")
+
+
+@pytest.mark.parametrize(("density", "smallest"), [(0.0, "gaps"), (0.2, "gaps"), (1.0, "channels")])
 def test_the_smallest_encoding_is_chosen(density: float, smallest: Encoding) -> None:
     op = convolution(np.random.default_rng(0), 4, 64, density)
-    encoded = encode(op, ENCODINGS, 2)
-    assert encoded.encoding == smallest
-    assert encoded.size == min(encode(op, [encoding], 2).size for encoding in ENCODINGS)
+    encoded = encode(op, ["channels", "gaps"], 5)
+    assert encoded is not None and encoded.encoding == smallest
+    assert encoded.size == min(size(op, "channels"), size(op, "gaps"))
 
 
-def test_a_tie_goes_to_dense() -> None:
-    op = convolution(np.random.default_rng(0), 1, 8, 1.0)
-    weights = op.weights.copy()
-    weights[:] = 5
-    weights[0, 0, 0, 0] = 0
-    tied = Conv2d("conv", ("input",), weights, op.bias, op.multiplier, op.shift)
-    assert encode(tied, ["dense"], 2).size == encode(tied, ["bitmap"], 2).size
-    assert encode(tied, ENCODINGS, 2).encoding == "dense"
+def test_a_tie_goes_to_the_first() -> None:
+    weights = np.zeros((2, 1, 1, 4), np.int8)
+    weights[0, 0, 0, :4] = 1  # 1 + 2 * 3 bytes with gaps, and 1 for the empty row: as many as 2 * 4
+    one = np.ones(2, np.int32)
+    tied = Conv2d("conv", ("input",), weights, one, one, one)
+    assert size(tied, "pairs") == size(tied, "gaps")
+    first = encode(tied, ["pairs", "gaps"], 5)
+    assert first is not None and first.encoding == "pairs"
 
 
-def test_a_depthwise_row_holds_the_kernel_of_one_channel() -> None:
+def test_rows_of_words_are_filled_up() -> None:
+    op = convolution(np.random.default_rng(0), 3, 10, 1.0)
+    op = dataclasses.replace(op, weights=op.weights.reshape(3, 2, 1, 5))
+    assert size(op, "words", 8) == 3 * 8 + 4 * 2 * 8
+    assert rows(op).shape == (3, 10)
+
+
+def test_a_depthwise_line_holds_the_kernel_of_one_channel() -> None:
     weights = np.arange(1, 13, dtype=np.int8).reshape(2, 2, 3)
     one = np.ones(3, np.int32)
-    encoded = encode(DepthwiseConv2d("depthwise", ("input",), weights, one, one, one), ["dense"], 2)
-    assert encoded.taps == 4
-    assert [list(row[4:]) for row in encoded.rows] == [[1, 4, 7, 10], [2, 5, 8, 11], [3, 6, 9, 12]]
+    encoded = encode(DepthwiseConv2d("depthwise", ("input",), weights, one, one, one), ["pairs"], 5)
+    assert encoded is not None and encoded.encoding == "depthwise"
+    assert [list(line) for line in encoded.lines] == [[1, 4, 7, 10], [2, 5, 8, 11], [3, 6, 9, 12]]
 
 
 @pytest.mark.parametrize(
-    ("bias", "size"),
-    [(0, 2), (32767, 2), (-32768, 2), (32768, 3), (-32769, 3), (2**23 - 1, 3), (-(2**23), 3), (2**23, 4), (-(2**31), 4)],
+    ("bias", "weight", "expected"),
+    [
+        (0, 1, 3),
+        (2**23 - 1 - 255, 1, 3),
+        (2**23 - 255, 1, 4),
+        (-(2**23) + 255, -1, 3),
+        (-(2**23) + 254, -1, 4),
+        (2**23 - 1, -1, 3),
+        (2**31 - 1 - 255, 1, 4),
+    ],
 )
-def test_biases_take_the_bytes_that_hold_the_largest(bias: int, size: int) -> None:
+def test_sums_take_the_bytes_that_hold_every_one_of_them(bias: int, weight: int, expected: int) -> None:
     op = convolution(np.random.default_rng(0), 3, 2, 1.0)
+    op.weights[:] = 0
+    op.weights[1, 0, 0, 0] = weight
     op.bias[1] = bias
-    assert bias_bytes([op]) == size
-    assert decode(encode(op, ["dense"], size), size)[0] == list(op.bias)
+    graph = IntegerGraph((op,), {"input": TensorType((1, 1, 2), "uint8", 1.0), "conv": TensorType((1, 1, 3), "int16", 1.0)})
+    assert sum_bytes(graph) == expected

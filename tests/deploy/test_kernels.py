@@ -23,14 +23,16 @@ def test_each_section_uses_sections_that_come_before_it() -> None:
 
 
 def test_what_is_needed_comes_in_the_order_of_the_file() -> None:
-    assert needed(["window_max"]) == ("run", "pool", "window_max")
-    assert needed(["window_in_place", "rows_dense"]) == ("requantise", "run", "conv", "rows_dense", "window_in_place")
+    assert needed(["max_pool"]) == ("pool", "max_pool")
+    assert needed(["sums_gaps", "sums_pairs"]) == ("scaled", "requantise", "convolve", "kept", "sums_pairs", "sums_gaps")
     assert needed([]) == ()
 
 
-@pytest.mark.parametrize("bias_bytes", [2, 3, 4])
-def test_all_kernels_together_are_c99_without_a_warning(bias_bytes: int, tmp_path: Path) -> None:
-    options = ("-std=c99", "-O2", f"-DBIAS_BYTES={bias_bytes}", *WARNINGS)
+@pytest.mark.parametrize("sum_bytes", [3, 4])
+@pytest.mark.parametrize("padded", [0, 1])
+@pytest.mark.parametrize("paired", [0, 1])
+def test_all_kernels_together_are_c99_without_a_warning(sum_bytes: int, padded: int, paired: int, tmp_path: Path) -> None:
+    options = ("-std=c99", "-O2", f"-DSUM_BYTES={sum_bytes}", f"-DPADDED={padded}", f"-DPAIRED={paired}", *WARNINGS)
     subprocess.run(["cc", *options, "-c", KERNELS, "-o", tmp_path / "kernels.o"], check=True)
 
 

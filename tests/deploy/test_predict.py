@@ -9,16 +9,19 @@ from hypothesis import strategies as st
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import board, boards
+from sparse_mcu.deploy.encode import WORD_TAPS
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.predict import events, predict
-from sparse_mcu.deploy.program import Step, lower
+from sparse_mcu.deploy.program import Optimise, Program, Step, lower
 from sparse_mcu.deploy.simulators import simulate
+from sparse_mcu.deploy.stages import stages
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d, TensorType
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
+WITHOUT_MULTIPLIER = ("avr25", "rv32ec")
 SIMULATED = [row.name for row in boards() if row.simulator is not None]
 
 
@@ -32,19 +35,21 @@ def test_predictions_are_what_the_board_shows(name: str, seed: int) -> None:
     prediction = predict(graph, target)
     firmware = build_firmware(generate(graph, target), target)
     simulation = simulate(firmware, random_images(rng, graph, 8))
-    assert abs(prediction.flash_bytes - firmware.flash_bytes) <= 24
-    assert 0 <= prediction.ram_bytes - firmware.static_ram_bytes - simulation.stack_bytes <= 32
-    assert prediction.cycles == pytest.approx(simulation.cycles.mean(), rel=0.1 if target.time_unit == "cycles" else 0.3)
+    assert abs(prediction.flash_bytes - firmware.flash_bytes) <= 32
+    assert 0 <= prediction.ram_bytes - firmware.static_ram_bytes - simulation.stack_bytes <= 16
+    assert prediction.least_ram_bytes <= prediction.ram_bytes
+    if target.core not in WITHOUT_MULTIPLIER:  # else the time depends on the numbers multiplied
+        assert prediction.cycles == pytest.approx(simulation.cycles.mean(), rel=0.12 if target.time_unit == "cycles" else 0.15)
 
 
-@pytest.mark.parametrize("name", [row.name for row in boards() if measured_costs(row) is not None])
+@pytest.mark.parametrize("name", SIMULATED)
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_everything_that_a_graph_can_have_is_in_the_table(name: str, seed: int) -> None:
     graph = random_graph(np.random.default_rng(seed))
     prediction = predict(graph, board(name))
     assert prediction.flash_bytes > sum(part.flash_bytes for part in prediction.parts) > 0
-    assert [part.name for part in prediction.parts] == [op.name for op in graph.ops]
+    assert [part.name for part in prediction.parts] == [stage.name for stage in stages(graph)]
     assert prediction.cycles >= sum(part.cycles for part in prediction.parts)
 
 
@@ -59,76 +64,130 @@ def test_a_core_that_was_not_measured_is_named() -> None:
         predict(graph, dataclasses.replace(board("bluepill"), core="cortex-m33"))
 
 
-def counted(step: Step, tensors: dict[str, TensorType]) -> Counter[str]:
+def counted(program: Program, step: Step) -> Counter[str]:
     """What happens in a step, counted one by one as the kernels' loops go."""
-    op, output = step.op, tensors[step.op.name]
+    op, tensors = step.stage.op, program.graph.tensors
+    output = tensors[step.stage.name]
     found = Counter[str]()
     if isinstance(op, Add):
         found["add"] += 1
         for _ in range(math.prod(output.shape)):
-            found["add.element"] += 1
+            found[f"add.element.{output.dtype}"] += 1
             for name in op.inputs:
                 found[f"add.{tensors[name].dtype}"] += 1
-            requantised(found, output, op.shift)
-        return found
-    source = tensors[op.inputs[0]]
-    found["run"] += 1
-    for y in range(output.shape[0]):
-        found["run.row"] += 1
-        for x in range(output.shape[1]):
-            found[step.kernels[0]] += 1
-            if isinstance(op, MaxPool2d | AveragePool2d):
-                pooled(found, op, output)
-            else:
-                convolved(found, step, op, source, output, y, x)
+            shifted(found, op.shift)
+    elif isinstance(op, MaxPool2d | AveragePool2d):
+        pooled(found, op, output)
+    else:
+        Convolving(program, step, op).run(found)
     return found
 
 
 def pooled(found: Counter[str], op: MaxPool2d | AveragePool2d, output: TensorType) -> None:
     name = "max" if isinstance(op, MaxPool2d) else "average"
-    for _ in range(output.shape[2]):
-        found[f"{name}.output"] += 1
-        for _ in range(op.window[0]):
-            found[f"{name}.row"] += 1
-            found[f"{name}.tap"] += op.window[1]
-        if isinstance(op, AveragePool2d):
-            requantised(found, output, op.shift)
+    found[name] += 1
+    for _ in range(output.shape[0] * output.shape[1]):
+        found[f"{name}.place"] += 1
+        for _ in range(output.shape[2]):
+            found[f"{name}.output"] += 1
+            for _ in range(op.window[0]):
+                found[f"{name}.row"] += 1
+                found[f"{name}.tap"] += op.window[1]
+            if isinstance(op, AveragePool2d):
+                found["average.multiplied"] += op.multiplier != 1
+                shifted(found, op.shift)
 
 
-def convolved(
-    found: Counter[str], step: Step, op: Conv2d | DepthwiseConv2d, source: TensorType, output: TensorType, y: int, x: int
-) -> None:
-    depthwise = isinstance(op, DepthwiseConv2d)
-    for group in range(output.shape[2] if depthwise else 1):
-        if step.kernels[0] == "window_gathered":
-            found["gather"] += 1
-            for row in range(y * op.stride[0] - op.padding[0], y * op.stride[0] - op.padding[0] + op.kernel[0]):
-                found["gather.row"] += 1
-                for column in range(x * op.stride[1] - op.padding[1], x * op.stride[1] - op.padding[1] + op.kernel[1]):
-                    inside = 0 <= row < source.shape[0] and 0 <= column < source.shape[1]
-                    found["gather.inside" if inside else "gather.outside"] += 1 if depthwise else source.shape[2]
-        found[step.kernels[1]] += 1
-        for channel in [group] if depthwise else range(output.shape[2]):
-            taps = op.weights[:, :, channel].reshape(-1) if depthwise else op.weights[channel].reshape(-1)
-            summed(found, step.kernels[1].removeprefix("rows_"), [int(tap) for tap in taps])
-            requantised(found, output, int(op.shift[channel]))
+class Convolving:
+    """A convolution as convolve() of c/kernels.c goes through it."""
+
+    def __init__(self, program: Program, step: Step, op: Conv2d | DepthwiseConv2d) -> None:
+        assert step.weights is not None
+        self.program, self.step, self.op = program, step, op
+        self.encoding = step.weights.encoding
+        self.output = program.graph.tensors[step.stage.name]
+        self.source = program.graph.tensors[op.inputs[0]]
+        self.pending = False
+        self.inside_entries = 0.0
+
+    def run(self, found: Counter[str]) -> None:
+        height, width, channels = self.output.shape
+        down, across = self.step.stage.windows
+        both = bool(self.step.fields["window"]["pitch"])  # type: ignore[index]
+        found["convolve"] += 1
+        found["convolve.row"] += height
+        for place in range(height * width):
+            found["convolve.output"] += 1
+            y, x = divmod(place, width)
+            for window_y in range(y * down, (y + 1) * down):
+                for window_x in range(x * across, (x + 1) * across):
+                    self.visit(found, window_y, window_x)
+            if self.pending and (not both or place % 2 == 1 or place == height * width - 1):
+                self.pending = False
+                found["odd"] += 1
+                self.sum(found, "pair", *self.op.kernel)
+            for channel in range(channels):
+                found[f"requantise.{self.output.dtype}"] += 1
+                if self.output.dtype == "int16":
+                    shifted(found, int(self.op.shift[channel]))
+        if self.encoding == "gaps" and self.inside_entries:
+            found[f"{self.alone}.inside"] = round(self.inside_entries)
+
+    @property
+    def alone(self) -> str:
+        return f"{self.encoding}{self.program.sum_bytes}.alone{'.padded' if self.program.padded else ''}"
+
+    def visit(self, found: Counter[str], y: int, x: int) -> None:
+        found["window.padded" if self.program.padded else "window"] += 1
+        rows, columns = self.inside(y, 0), self.inside(x, 1)
+        if not self.step.fields["paired"] or (rows, columns) != self.op.kernel:
+            found["clip"] += self.program.padded
+            self.sum(found, "alone", rows, columns)
+        elif self.pending:
+            self.pending = False
+            self.sum(found, "pair", rows, columns)
+        else:
+            self.pending = True
+
+    def inside(self, window: int, axis: int) -> int:
+        begin = window * self.op.stride[axis] - self.op.padding[axis]
+        return sum(0 <= place < self.source.shape[axis] for place in range(begin, begin + self.op.kernel[axis]))
+
+    def sum(self, found: Counter[str], what: str, rows: int, columns: int) -> None:
+        pixel, channels = self.source.shape[2], len(self.op.bias)
+        name = self.alone if what == "alone" else f"{self.encoding}{self.program.sum_bytes}.pair"
+        found[name] += 1
+        together = 2 if self.encoding in ("pairs", "words") else 1
+        groups = -(-channels // together)
+        found["larger"] += groups if self.step.stage.pool is not None else 0
+        if self.encoding == "gaps":
+            self.sum_gaps(found, name, rows * columns)
+            return
+        taps = columns if self.encoding == "depthwise" else columns * pixel
+        if self.encoding == "words" and what == "pair":
+            taps = -(-taps // WORD_TAPS)
+        for _ in range(groups):
+            found[f"{name}.channel"] += 1
+            for _ in range(rows):
+                found[f"{name}.row"] += 1
+                found[f"{name}.tap"] += taps
+
+    def sum_gaps(self, found: Counter[str], name: str, inside: int) -> None:
+        assert self.step.weights is not None
+        for line in self.step.weights.lines:
+            found[f"{name}.channel"] += 1
+            stream = iter(line)
+            for _ in range(self.op.kernel[0]):
+                found[f"{name}.row"] += 1
+                pairs = next(stream)
+                found[f"{name}.tap"] += pairs
+                for _ in range(3 * pairs):
+                    next(stream)
+                if name == self.alone:  # on average: where the weights lie is not looked at
+                    self.inside_entries += pairs * inside / math.prod(self.op.kernel)
 
 
-def summed(found: Counter[str], encoding: str, taps: list[int]) -> None:
-    found[f"{encoding}.output"] += 1
-    if encoding == "dense":
-        found["dense.tap"] += len(taps)
-        return
-    for first in range(0, len(taps), 8):
-        weights = sum(tap != 0 for tap in taps[first : first + 8])
-        found["bitmap.byte" if weights else "bitmap.empty"] += 1
-        if weights:
-            found["bitmap.weight"] += weights
-            found["bitmap.zero"] += 8 - weights
-
-
-def requantised(found: Counter[str], output: TensorType, shift: int) -> None:
-    found[f"requantise.{output.dtype}"] += 1
+def shifted(found: Counter[str], shift: int) -> None:
     if shift == 0:
         found["shift.none"] += 1
         return
@@ -139,9 +198,14 @@ def requantised(found: Counter[str], output: TensorType, shift: int) -> None:
     found["shift.bit"] += shift
 
 
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_events_are_those_of_the_loops(seed: int) -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    name=st.sampled_from(["arduino-uno", "microbit", "nucleo-f446"]),
+    optimise=st.sampled_from(["size", "balanced"]),
+)
+def test_events_are_those_of_the_loops(seed: int, name: str, optimise: Optimise) -> None:
     graph = random_graph(np.random.default_rng(seed), GraphSize(layers=4, extent=8, channels=5))
-    for step in lower(graph, None).steps:
-        assert +events(step, graph.tensors) == +counted(step, graph.tensors)
+    program = lower(graph, board(name), None, optimise)
+    for step in program.steps:
+        assert +events(program, step) == +counted(program, step)

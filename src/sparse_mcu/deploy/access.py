@@ -1,25 +1,24 @@
 """In which order the kernels read and write, and so how far an output may overlap an input that nobody reads again.
 
-Every kernel computes its output elements in the order in which they lie (position by position, channels last), and reads what it
-needs for an element before it writes it. ``first_reads`` is the lowest byte of the input that is read for each element. If the
+A kernel goes through its output in steps, front to back: an element of a pool or an addition; of a convolution all channels of a
+position, or of two positions where windows are summed up in pairs. In a step it reads all that it needs before it writes. If the
 output begins ``lead`` bytes or more before the input, no byte is written that is still to be read:
 
-    lead = max over elements s of (end of what is written up to s - lowest byte read after s)
+    lead = max over steps s of (end of what is written up to s - lowest byte read after s)
 
 A pool has a lead of 0 or less: it runs in place. A 3x3 convolution needs a lead of about two rows instead of a whole map.
 """
 
 import math
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 
-from sparse_mcu.quant.graph import Add, AveragePool2d, Conv2d, Convolution, DepthwiseConv2d, MaxPool2d, Op, TensorType
+from sparse_mcu.deploy.stages import Stage
+from sparse_mcu.quant.graph import Add, Conv2d, DepthwiseConv2d, TensorType
 
 Int64Array = npt.NDArray[np.int64]
-Pool = MaxPool2d | AveragePool2d
-NEVER = 1 << 40  # beyond every tensor: the lowest byte read where none is
+SUM_BYTES = 4  # of a sum in scratch; an AVR may use three of them
 _ITEM_BYTES = {"uint8": 1, "int16": 2}
 
 
@@ -33,50 +32,48 @@ def item_bytes(tensor: TensorType) -> int:
     return _ITEM_BYTES[tensor.dtype]
 
 
-def gathers(op: Convolution, source: TensorType) -> bool:
-    """Whether the windows of ``op`` are copied to scratch because they do not lie in one piece in the input."""
-    (height, width), (_, in_width, _) = op.kernel, source.shape
-    return isinstance(op, DepthwiseConv2d) or any(op.padding) or (height > 1 and width < in_width)
+def twice(stage: Stage, output: TensorType, in_pairs: bool = True) -> bool:
+    """Whether ``stage`` computes two positions at once: if windows are summed up in pairs, and each is one position."""
+    return in_pairs and isinstance(stage.op, Conv2d) and math.prod(output.shape[:2]) > 1 and math.prod(stage.windows) == 1
 
 
-def scratch_bytes(op: Op, source: TensorType) -> int:
-    """Return the bytes of scratch that ``op`` needs: one window, of one channel if depthwise."""
-    if not isinstance(op, Conv2d | DepthwiseConv2d) or not gathers(op, source):
+def scratch_bytes(stage: Stage, output: TensorType, in_pairs: bool = True) -> int:
+    """Return the bytes of scratch that ``stage`` needs: a sum of every channel, an even number, of one output or of two."""
+    if not isinstance(stage.op, Conv2d | DepthwiseConv2d):
         return 0
-    return math.prod(op.kernel) * (1 if isinstance(op, DepthwiseConv2d) else source.shape[2])
+    channels = output.shape[2]
+    return SUM_BYTES * (channels + channels % 2) * (2 if twice(stage, output, in_pairs) else 1)
 
 
-def lead(op: Op, source: TensorType, output: TensorType) -> int:
+def lead(stage: Stage, source: TensorType, output: TensorType, in_pairs: bool = True) -> int:
     """Return how many bytes before its input the output must begin to overlap it; negative where it may begin after it."""
-    reads = first_reads(op, source, output)
-    written = np.arange(1, len(reads)) * item_bytes(output)  # by the time that only elements 1, 2, ... are left
+    reads, written = accesses(stage, source, output, in_pairs)
     still_to_read = np.minimum.accumulate(reads[:0:-1])[::-1]
-    return int(np.max(written - still_to_read, initial=-tensor_bytes(source)))
+    return int(np.max(written[:-1] - still_to_read, initial=-tensor_bytes(source)))
 
 
-def first_reads(op: Op, source: TensorType, output: TensorType) -> Int64Array:
-    """Return, for each output element in order, the lowest byte of ``source`` that is read for it (NEVER if none is)."""
+def accesses(stage: Stage, source: TensorType, output: TensorType, in_pairs: bool = True) -> tuple[Int64Array, Int64Array]:
+    """Return, step by step, the lowest byte of ``source`` that is read, and where what has been written of the output ends."""
     height, width, channels = output.shape
+    elements = height * width * channels
+    if isinstance(stage.op, Add):
+        return np.arange(elements) * item_bytes(source), np.arange(1, elements + 1) * item_bytes(output)
     in_channels, row_bytes = source.shape[2], source.shape[1] * source.shape[2]
-    if isinstance(op, Add):
-        return np.arange(height * width * channels) * item_bytes(source)
-    corners = _corners(op, height, row_bytes, axis=0)[:, None] + _corners(op, width, in_channels, axis=1)
-    every_channel = corners.reshape(-1, 1) + np.zeros(channels, np.int64)
-    match op:
-        case MaxPool2d() | AveragePool2d() | DepthwiseConv2d():
-            return (every_channel + np.arange(channels)).reshape(-1)
-        case Conv2d():
-            if gathers(op, source):  # once, before the first channel
-                every_channel[:, 1:] = NEVER
-            return every_channel.reshape(-1)
-        case _:
-            assert_never(op)
+    corners = (_corners(stage, height, row_bytes, axis=0)[:, None] + _corners(stage, width, in_channels, axis=1)).reshape(-1)
+    if isinstance(stage.op, Conv2d | DepthwiseConv2d):
+        count = 2 if twice(stage, output, in_pairs) else 1
+        lowest = np.minimum.reduceat(corners, np.arange(0, len(corners), count))
+        positions = np.minimum(np.arange(1, len(lowest) + 1) * count, len(corners))
+        return lowest, positions * channels * item_bytes(output)
+    return (corners[:, None] + np.arange(channels)).reshape(-1), np.arange(1, elements + 1) * item_bytes(output)
 
 
-def _corners(op: Convolution | Pool, extent: int, pitch: int, axis: int) -> Int64Array:
+def _corners(stage: Stage, extent: int, pitch: int, axis: int) -> Int64Array:
     """Where the windows begin along an axis, clipped to the input, in bytes; ``pitch`` bytes lie between neighbours."""
-    if isinstance(op, MaxPool2d | AveragePool2d):
-        step, padding = op.window[axis], 0
+    op = stage.op
+    if isinstance(op, Conv2d | DepthwiseConv2d):
+        step, padding = op.stride[axis] * stage.windows[axis], op.padding[axis]
     else:
-        step, padding = op.stride[axis], op.padding[axis]
+        assert not isinstance(op, Add), "an addition has no windows"
+        step, padding = op.window[axis], 0
     return np.maximum(np.arange(extent, dtype=np.int64) * step - padding, 0) * pitch

@@ -27,7 +27,13 @@ class Board:
     compiler: str
     flags: tuple[str, ...]  # of the compiler and of the linker
     packages: tuple[str, ...]  # of Debian, that bring the compiler
+    dense: Literal["pairs", "words", "channels"]  # in which order it reads weights that are all stored (deploy/encode.py)
     simulator: Simulator | None  # None: programs for it are not run here, only checked on the host
+
+    @property
+    def is_avr(self) -> bool:
+        """Whether constants are read from flash by instructions of their own, and addresses have 16 bits."""
+        return self.core.startswith("avr")
 
     @property
     def time_unit(self) -> TimeUnit:

@@ -1,10 +1,17 @@
-"""Weights as the bytes that lie in flash: per layer the smaller of dense int8 and bitmaps with the non-zero values.
+"""Weights as the bytes that lie in flash: per layer all of them, or the non-zero ones with the gaps between them.
 
-A convolution is O rows, one per output channel, of T taps each (in the order of a window: KH, KW, I). The bytes of
-a row are its bias (``bias_bytes``, little endian, signed), its multiplier (1), its shift (1) and its weights:
+A convolution is O output channels of T taps each (in the order of a window: KH, KW, I), KH rows of taps. Its heads are the bias,
+the multiplier and the shift of each channel, in as many bytes as the core's C takes. Its weights are
 
-    dense    T bytes
-    bitmap   for every eight taps a byte whose lowest bit stands for the first of them, then the weights whose bit is set
+    pairs      two channels at a time, tap by tap; zeros join the last channel of an odd number
+    words      two channels at a time, row by row, four taps of one and four of the other; zeros fill up rows and channels
+    channels   channel by channel, tap by tap
+    gaps       for each channel and each row: how many pairs follow (1 byte), then per pair the gaps of its two weights (1 byte:
+               how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
+               exceeds 15 or the number of weights is odd
+    depthwise  channel by channel, tap by tap
+
+Of pairs, words and channels a core reads the one that suits its registers (boards.toml calls it dense).
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -13,55 +20,68 @@ from typing import Literal
 
 import numpy as np
 
-from sparse_mcu.quant.graph import Convolution, DepthwiseConv2d, Int8Array
+from sparse_mcu.quant.fixedpoint import sum_bounds
+from sparse_mcu.quant.graph import Conv2d, Convolution, DepthwiseConv2d, Int8Array, IntegerGraph
 
-Encoding = Literal["dense", "bitmap"]
-ENCODINGS: tuple[Encoding, ...] = ("dense", "bitmap")  # the first wins a tie: it is the faster one
+Encoding = Literal["pairs", "words", "channels", "gaps", "depthwise"]
+DENSE: tuple[Encoding, ...] = ("pairs", "words", "channels")
+WORD_TAPS = 4  # of words
+MAX_GAP = 15
+MAX_PAIRS = 255  # in a row
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedWeights:
-    """The stream of a convolution's rows, as kernels.c reads it."""
+    """What a convolution has in flash, as kernels.c reads it."""
 
     encoding: Encoding
-    taps: int
-    rows: tuple[bytes, ...]
+    lines: tuple[bytes, ...]  # the weights, in parts that are easy to read
+    heads: tuple[tuple[int, int, int], ...]  # bias, multiplier and shift of each channel
+    head_bytes: int
 
     @property
     def size(self) -> int:
         """Bytes in flash."""
-        return sum(map(len, self.rows))
+        return sum(map(len, self.lines)) + self.head_bytes * len(self.heads)
 
 
 def encode_network(
-    ops: Iterable[Convolution],
-    bias_bytes: int,  # one size for a network keeps its code small; it must hold every bias
-    code_bytes: Mapping[Encoding, int],  # what the kernel that reads an encoding takes
+    ops: Collection[Convolution],
+    head_bytes: int,
+    code_bytes: Mapping[Encoding, int],  # of a Conv2d; what the kernel that reads it takes; the first wins a tie
 ) -> dict[str, EncodedWeights]:
     """Return the weights of ``ops`` by name in the fewest bytes, those of the kernels included.
 
     A second encoding brings a second kernel, so it must save more than that over all layers.
     """
-    choices: list[tuple[Encoding, ...]] = [ENCODINGS, *((encoding,) for encoding in ENCODINGS)]
-    networks = [{op.name: encode(op, encodings, bias_bytes) for op in ops} for encodings in choices]
-    return min(networks, key=lambda network: _network_bytes(network.values(), code_bytes))
+    choices: list[tuple[Encoding, ...]] = [tuple(code_bytes), *((encoding,) for encoding in code_bytes)]
+    networks = [_encoded(ops, encodings, head_bytes) for encodings in choices]
+    return min(filter(None, networks), key=lambda network: _network_bytes(network.values(), code_bytes))
+
+
+def _encoded(ops: Collection[Convolution], encodings: tuple[Encoding, ...], head_bytes: int) -> dict[str, EncodedWeights] | None:
+    """Return the smallest of the ``encodings`` for each of ``ops``, None where none of them can hold one."""
+    found = {op.name: encode(op, encodings, head_bytes) for op in ops}
+    whole = {name: weights for name, weights in found.items() if weights is not None}
+    return whole if len(whole) == len(found) else None
 
 
 def _network_bytes(network: Collection[EncodedWeights], code_bytes: Mapping[Encoding, int]) -> int:
-    used = {weights.encoding for weights in network}
+    used = {weights.encoding for weights in network} - {"depthwise"}  # that has no choice
     return sum(weights.size for weights in network) + sum(code_bytes[encoding] for encoding in used)
 
 
-def encode(op: Convolution, encodings: Iterable[Encoding], bias_bytes: int) -> EncodedWeights:
-    """Return the smallest of the ``encodings`` of ``op``, the first if several are."""
-    weights = rows(op)
-    heads = [
-        int(bias).to_bytes(bias_bytes, "little", signed=True) + bytes([multiplier, shift])
-        for bias, multiplier, shift in zip(op.bias, op.multiplier, op.shift, strict=True)
+def encode(op: Convolution, encodings: Iterable[Encoding], head_bytes: int) -> EncodedWeights | None:
+    """Return the smallest of the ``encodings`` that can hold ``op``, the first if several are; None if none can."""
+    heads = tuple(zip(op.bias.tolist(), op.multiplier.tolist(), op.shift.tolist(), strict=True))
+    if isinstance(op, DepthwiseConv2d):
+        return EncodedWeights("depthwise", tuple(row.tobytes() for row in rows(op)), heads, head_bytes)
+    found = [
+        EncodedWeights(encoding, lines, heads, head_bytes)
+        for encoding in encodings
+        if (lines := _LINES[encoding](op)) is not None
     ]
-    bodies = {"dense": [row.tobytes() for row in weights], "bitmap": [_bitmap(row) for row in weights]}
-    best = min(encodings, key=lambda encoding: sum(map(len, bodies[encoding])))
-    return EncodedWeights(best, weights.shape[1], tuple(map(bytes.__add__, heads, bodies[best])))
+    return min(found, key=lambda weights: weights.size, default=None)
 
 
 def rows(op: Convolution) -> Int8Array:
@@ -71,19 +91,59 @@ def rows(op: Convolution) -> Int8Array:
     return op.weights.reshape(len(op.weights), -1)
 
 
-def bias_bytes(ops: Iterable[Convolution]) -> int:
-    """Return how many bytes (2, 3 or 4) hold every bias of ``ops``."""
-    return max((_signed_bytes(bias) for op in ops for bias in (op.bias.min(), op.bias.max())), default=2)
+def sum_bytes(graph: IntegerGraph) -> int:
+    """Return 3 if every sum of every convolution of ``graph`` fits 24 bits, whatever the input; else 4."""
+    bounds = [sum_bounds(op, graph.tensors[op.inputs[0]]) for op in graph.ops if isinstance(op, Convolution)]
+    return 3 if all(low.min() >= -(1 << 23) and high.max() < 1 << 23 for low, high in bounds) else 4
 
 
-def _signed_bytes(value: int) -> int:
-    return next(size for size in (2, 3, 4) if -(1 << 8 * size - 1) <= value < 1 << 8 * size - 1)
+def _pairs(op: Conv2d) -> tuple[bytes, ...]:
+    table = rows(op)
+    pairs = np.pad(table, ((0, len(table) % 2), (0, 0))).reshape(-1, 2, table.shape[1])
+    return tuple(pair.T.tobytes() for pair in pairs)
 
 
-def _bitmap(row: Int8Array) -> bytes:
-    """The bitmap of a row of weights; a last group of fewer than eight taps is filled up with zeros."""
-    groups = np.pad(row, (0, -len(row) % 8)).reshape(-1, 8)
-    bits = np.packbits(groups != 0, axis=1, bitorder="little")  # (groups, 1)
-    table = np.hstack([bits.view(np.int8), groups])
-    kept: Int8Array = table[np.hstack([np.full(bits.shape, True), groups != 0])]
-    return kept.tobytes()
+def _words(op: Conv2d) -> tuple[bytes, ...]:
+    channels, height = len(op.weights), op.kernel[0]
+    table = op.weights.reshape(channels, height, -1)
+    padded = np.pad(table, ((0, channels % 2), (0, 0), (0, -table.shape[2] % WORD_TAPS)))
+    words = padded.reshape(-1, 2, height, padded.shape[2] // WORD_TAPS, WORD_TAPS).transpose(0, 2, 3, 1, 4)
+    return tuple(pair.tobytes() for pair in words)
+
+
+def _channels(op: Conv2d) -> tuple[bytes, ...]:
+    return tuple(row.tobytes() for row in rows(op))
+
+
+def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
+    lines = [[_row_of_gaps(row) for row in channel] for channel in op.weights.reshape(len(op.weights), op.kernel[0], -1)]
+    if any(row[0] > MAX_PAIRS for line in lines for row in line):
+        return None
+    return tuple(b"".join(bytes(row) for row in line) for line in lines)
+
+
+def _row_of_gaps(row: Int8Array) -> list[int]:
+    """The number of pairs, and the pairs."""
+    entries = gap_entries(row)
+    pairs = [entries[i] + entries[i + 1] for i in range(0, len(entries), 2)]
+    return [
+        len(pairs),
+        *(byte for gap, weight, next_gap, next_weight in pairs for byte in (gap | next_gap << 4, weight, next_weight)),
+    ]
+
+
+def gap_entries(row: Int8Array) -> list[tuple[int, int]]:
+    """Return (gap, weight as a byte) of what is stored of ``row``: an even number."""
+    entries: list[tuple[int, int]] = []
+    position = 0
+    for tap in np.flatnonzero(row):
+        gap = int(tap) - position
+        while gap > MAX_GAP:
+            entries.append((MAX_GAP, 0))
+            gap -= MAX_GAP
+        entries.append((gap, int(row[tap]) & 255))
+        position = int(tap)
+    return entries if len(entries) % 2 == 0 else [*entries, (0, 0)]
+
+
+_LINES = {"pairs": _pairs, "words": _words, "channels": _channels, "gaps": _gaps}

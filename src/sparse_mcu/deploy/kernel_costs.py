@@ -15,12 +15,13 @@ class KernelCosts:
 
     compiler: str  # with its flags
     base_bytes: int  # of code in any network
-    code: dict[str, int]  # bytes, by section; run and add include no call
+    code: dict[str, int]  # bytes, by section
     helpers: dict[str, int]  # bytes of the compiler's own functions (a multiplication, say)
     uses: dict[str, tuple[str, ...]]  # helpers that a section needs
-    call: dict[str, int]  # bytes of a step's call of run or add
+    call: dict[str, int]  # bytes of a step's call, by kernel
     structs: dict[str, int]  # bytes of a descriptor
-    stack: dict[str, int]  # deepest stack in bytes, from the call of the network on, by the kernels of a step
+    stack: dict[str, int]  # bytes from the call of the smallest network on, by the innermost kernel of a step
+    steps: dict[str, int]  # bytes of stack that a network takes beyond that, from so many steps on
     cycles: dict[str, float]  # by event, see predict.py; base: what any network takes
 
 
@@ -50,6 +51,8 @@ def kernel_costs(board: Board) -> KernelCosts:
     return costs
 
 
-def variant(section: str, bias_bytes: int) -> str:
-    """Return the name in the tables of a section of c/kernels.c: what reads biases differs with their size."""
-    return f"{section}.{bias_bytes}" if section.startswith("rows_") else section
+def variant(section: str, sum_bytes: int, padded: bool, paired: bool) -> str:
+    """Return the name in the tables of a section of c/kernels.c: convolutions differ with SUM_BYTES, PADDED and PAIRED."""
+    if section in ("convolve", "kept") or section.startswith("sums_"):
+        return f"{section}.{sum_bytes}{'.padded' if padded else ''}{'' if paired else '.single'}"
+    return f"{section}.{sum_bytes}" if section == "requantise" else section

@@ -13,7 +13,8 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sparse_mcu.deploy.access import lead, scratch_bytes, tensor_bytes
+from sparse_mcu.deploy.access import SUM_BYTES, lead, scratch_bytes, tensor_bytes
+from sparse_mcu.deploy.stages import stages
 from sparse_mcu.quant.graph import INPUT, IntegerGraph
 
 MAX_PLACEMENTS = 4000  # of buffers, by the exhaustive search; small networks need fewer to be sure of the best plan
@@ -22,7 +23,7 @@ _EXACT_BUFFERS = 5  # alive at once, up to which all orders are tried for the lo
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Offsets in the arena in bytes: of tensors by name, of scratch by the operation that uses it (those without have none)."""
+    """Offsets in the arena in bytes: of tensors by name, of scratch by the tensor that is computed with it (some need none)."""
 
     arena_bytes: int
     tensors: dict[str, int]
@@ -48,25 +49,30 @@ Leads = dict[
 ]  # (output, input) by index -> how many bytes before the input the output must begin to overlap it
 
 
-def plan(graph: IntegerGraph) -> MemoryPlan:
-    """Return a plan for ``graph`` whose arena is the smallest, or near it for graphs with many tensors. Deterministic."""
-    names = [INPUT, *(op.name for op in graph.ops)]
+def plan(graph: IntegerGraph, in_pairs: bool = True) -> MemoryPlan:
+    """Return a plan for ``graph`` whose arena is the smallest, or near it for graphs with many tensors. Deterministic.
+
+    ``in_pairs`` says whether convolutions sum up their windows two at a time, which changes the order of their accesses.
+    """
+    steps = stages(graph)
+    names = [INPUT, *(stage.name for stage in steps)]
     born = {name: step for step, name in enumerate(names, start=-1)}
-    last = {source: step for step, op in enumerate(graph.ops) for source in op.inputs} | {graph.output: len(graph.ops)}
+    last = {source: step for step, stage in enumerate(steps) for source in stage.op.inputs} | {graph.output: len(steps)}
     buffers = [_tensor_buffer(graph, name, born[name], last[name]) for name in names]
     index = {name: position for position, name in enumerate(names)}
     leads: Leads = {}
     scratches: dict[str, int] = {}
-    for step, op in enumerate(graph.ops):
-        for source in op.inputs:
+    for step, stage in enumerate(steps):
+        output = graph.tensors[stage.name]
+        for source in stage.op.inputs:
             if last[source] == step:
-                leads[index[op.name], index[source]] = lead(op, graph.tensors[source], graph.tensors[op.name])
-        if size := scratch_bytes(op, graph.tensors[op.inputs[0]]):
-            scratches[op.name] = len(buffers)
-            buffers.append(Buffer(size, step, step))
+                leads[index[stage.name], index[source]] = lead(stage, graph.tensors[source], output, in_pairs)
+        if size := scratch_bytes(stage, output, in_pairs):
+            scratches[stage.name] = len(buffers)
+            buffers.append(Buffer(size, step, step, SUM_BYTES))
     offsets, height = place(buffers, leads)
     return MemoryPlan(
-        arena_bytes=height + height % 2,  # the arena is aligned for int16, and so is what lies behind it
+        arena_bytes=-(-height // SUM_BYTES) * SUM_BYTES,  # the arena is aligned for sums, and so is what lies behind it
         tensors={name: offsets[index[name]] for name in names},
         scratch={name: offsets[position] for name, position in scratches.items()},
     )

@@ -4,15 +4,18 @@ The code of kernels and their stack are constants of a core, and so is the time 
 a tap, a weight that is zero (``events``). tools/measure_kernels.py measures them. Weights and descriptors are counted exactly.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import assert_never
 
 import numpy as np
+import numpy.typing as npt
 
+from sparse_mcu.deploy.access import twice
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.encode import EncodedWeights, rows
-from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs, variant
+from sparse_mcu.deploy.encode import WORD_TAPS, gap_entries
+from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs
 from sparse_mcu.deploy.program import Program, Step, check_constants, lower
 from sparse_mcu.quant.graph import (
     Add,
@@ -20,7 +23,6 @@ from sparse_mcu.quant.graph import (
     Conv2d,
     Convolution,
     DepthwiseConv2d,
-    Int8Array,
     IntegerGraph,
     MaxPool2d,
     TensorType,
@@ -44,6 +46,7 @@ class Prediction:
 
     flash_bytes: int
     ram_bytes: int  # variables, the image included, and the deepest stack
+    least_ram_bytes: int  # the same whatever the weights: kernels that skip zeros or do not differ in stack
     cycles: int  # of an inference
     parts: tuple[Part, ...]
 
@@ -51,126 +54,181 @@ class Prediction:
 def predict(graph: IntegerGraph, board: Board) -> Prediction:
     """Return what ``graph`` takes on ``board``; raise BoardError if its core has not been measured."""
     costs = kernel_costs(board)
-    program = lower(graph, costs)
-    check_constants(program, board)
+    program = lower(graph, board, costs)
+    check_constants(program)
     return predict_program(program, costs)
 
 
 def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     """Return what ``program`` takes where kernels take ``costs``."""
     parts = tuple(_part(program, step, costs) for step in program.steps)
+    kernels = [step.kernels[-1] for step in program.steps]
+    either = (f"sums_{program.board.dense if program.paired else 'pairs'}", "sums_gaps")
+    leaner = min(either, key=lambda kernel: costs.stack[program.variant(kernel)])
     return Prediction(
         flash_bytes=flash_bytes(program, costs),
-        ram_bytes=program.plan.arena_bytes + max(costs.stack[" ".join(step.kernels)] for step in program.steps),
+        ram_bytes=program.variable_bytes + _stack_bytes(program, costs, kernels),
+        least_ram_bytes=program.variable_bytes
+        + _stack_bytes(program, costs, [leaner if kernel in either else kernel for kernel in kernels]),
         cycles=round(costs.cycles["base"]) + sum(part.cycles for part in parts),
         parts=parts,
     )
 
 
+def _stack_bytes(program: Program, costs: KernelCosts, kernels: list[str]) -> int:
+    chain = max(costs.stack[program.variant(kernel)] for kernel in kernels)
+    return chain + max(taken for steps, taken in costs.steps.items() if int(steps) <= len(program.steps))
+
+
 def _part(program: Program, step: Step, costs: KernelCosts) -> Part:
-    cycles = sum(costs.cycles[event] * count for event, count in events(step, program.graph.tensors).items())
-    return Part(step.op.name, _step_bytes(step, costs), round(cycles))
+    cycles = sum(costs.cycles[event] * count for event, count in events(program, step).items())
+    return Part(step.stage.name, _step_bytes(program, step, costs), round(cycles))
 
 
 def flash_bytes(program: Program, costs: KernelCosts) -> int:
     """Return the bytes of ``program`` in flash: its steps, kernels, and what the compiler links to them."""
-    sections = [variant(section, program.bias_bytes) for section in program.kernels]
+    sections = [program.variant(section) for section in program.kernels]
     helpers = {helper for section in sections for helper in costs.uses.get(section, ())}
     shared = sum(costs.code[section] for section in sections) + sum(costs.helpers[helper] for helper in helpers)
-    return costs.base_bytes + shared + sum(_step_bytes(step, costs) for step in program.steps)
+    return costs.base_bytes + shared + sum(_step_bytes(program, step, costs) for step in program.steps)
 
 
-def _step_bytes(step: Step, costs: KernelCosts) -> int:
+def _step_bytes(program: Program, step: Step, costs: KernelCosts) -> int:
     """Bytes of the call, the descriptor and the weights of a step."""
-    weights = 0 if step.weights is None else step.weights.size
-    if isinstance(step.op, Add):
-        return costs.call["add"] + costs.structs["add"] + len(step.op.inputs) * costs.structs["operand"]
-    return costs.call["run"] + costs.structs[step.struct] + weights
+    call = costs.call[step.kernels[0]]
+    if step.weights is not None:
+        return call + costs.structs["conv.padded" if program.padded else "conv"] + step.weights.size
+    operands = len(step.stage.op.inputs) * costs.structs["operand"] if isinstance(step.stage.op, Add) else 0
+    return call + costs.structs[step.struct] + operands
 
 
-def events(step: Step, tensors: dict[str, TensorType]) -> Events:
-    """Count what the kernels of ``step`` repeat. Data that decide a branch (a maximum, a clamp) are not looked at."""
-    output = tensors[step.op.name]
-    height, width, channels = output.shape
-    windows = height * width
-    match step.op:
+def events(program: Program, step: Step) -> Events:
+    """Count what the kernels of ``step`` repeat. Data that decide a branch (a maximum, a clamp, a ReLU) are not looked at."""
+    op, tensors = step.stage.op, program.graph.tensors
+    output = tensors[step.stage.name]
+    elements = math.prod(output.shape)
+    match op:
         case Add():
-            return _add_events(step.op, output, [tensors[name] for name in step.op.inputs])
+            return _add_events(op, output, [tensors[name] for name in op.inputs])
         case MaxPool2d():
-            return _run_events(step, output) + _pool_events("max", step.op.window, windows * channels)
+            return _pool_events("max", op.window, output)
         case AveragePool2d():
-            shifts = np.full(windows * channels, step.op.shift)
-            return (
-                _run_events(step, output)
-                + _pool_events("average", step.op.window, windows * channels)
-                + _requantise(shifts, output)
-            )
+            multiplied = Counter({"average.multiplied": elements if op.multiplier != 1 else 0})
+            return _pool_events("average", op.window, output) + multiplied + _shifts(np.full(elements, op.shift))
         case Conv2d() | DepthwiseConv2d():
-            assert step.weights is not None
-            found = _run_events(step, output) + _rows_events(step.op, step.weights, windows)
-            if step.kernels[0] == "window_gathered":
-                found += _gather_events(step.op, tensors[step.op.inputs[0]], output)
-            return found + _requantise(np.repeat(step.op.shift, windows), output)
+            return _conv_events(program, step, op)
         case _:
-            assert_never(step.op)
+            assert_never(op)
 
 
-def _run_events(step: Step, output: TensorType) -> Events:
-    height, width, _ = output.shape
-    return Counter({"run": 1, "run.row": height, step.kernels[0]: height * width})
+def _conv_events(program: Program, step: Step, op: Convolution) -> Events:
+    output = program.graph.tensors[step.stage.name]
+    windows = _windows(step, op, program.graph.tensors[op.inputs[0]], output)
+    places = math.prod(output.shape[:2])
+    found = Counter({"convolve": 1, "convolve.row": output.shape[0], "convolve.output": places})
+    found["window.padded" if program.padded else "window"] = windows.count
+    found["clip"] = windows.lone if program.padded else 0
+    found["odd"] = windows.odd
+    found[f"requantise.{output.dtype}"] = math.prod(output.shape)
+    if output.dtype == "int16":
+        found += _shifts(np.repeat(op.shift, places))
+    return found + _sum_events(program, step, op, windows)
 
 
-def _rows_events(op: Convolution, weights: EncodedWeights, windows: int) -> Events:
-    """Outputs, and taps by what the encoding makes of them; ``rows_...`` are the calls."""
-    table: Int8Array = rows(op)  # (O, T)
-    groups = len(table) if isinstance(op, DepthwiseConv2d) else 1
-    name = weights.encoding
-    found = Counter({f"rows_{name}": groups, f"{name}.output": len(table)})
-    if name == "dense":
-        found["dense.tap"] = table.size
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """How a convolution sums up its windows: in pairs, an odd one as if it were two; and alone, or what lies inside of one."""
+
+    count: int
+    pairs: int  # the odd ones among them
+    odd: int
+    lone: int
+    lone_rows: int  # of taps inside, over all lone windows
+    lone_columns: int  # of those rows, together
+
+
+def _windows(step: Step, op: Convolution, source: TensorType, output: TensorType) -> _Windows:
+    windows = step.stage.windows
+    inside = [_inside(op, axis, output.shape[axis] * windows[axis], source.shape[axis]) for axis in (0, 1)]
+    paired = np.outer(inside[0] == op.kernel[0], inside[1] == op.kernel[1]) & bool(step.fields["paired"])
+    rows = np.broadcast_to(inside[0][:, None], paired.shape)[~paired]
+    columns = np.broadcast_to(inside[1], paired.shape)[~paired]
+    if step.fields["paired"] and twice(step.stage, output):
+        of_a_step = np.add.reduceat(paired.reshape(-1), np.arange(0, paired.size, 2), dtype=np.int64)
     else:
-        nonzero = np.pad(table != 0, ((0, 0), (0, -table.shape[1] % 8))).reshape(-1, 8).sum(axis=1)  # in a byte of the bitmap
-        used = nonzero[nonzero > 0]
-        found |= Counter({"bitmap.empty": len(nonzero) - len(used), "bitmap.byte": len(used)})
-        found |= Counter({"bitmap.weight": int(used.sum()), "bitmap.zero": int((8 - used).sum())})
-    return Counter({event: count * windows for event, count in found.items()})
+        of_a_step = paired.reshape(output.shape[0], windows[0], output.shape[1], windows[1]).sum(axis=(1, 3))
+    odd = int((of_a_step % 2).sum())
+    pairs = (int(paired.sum()) + odd) // 2
+    return _Windows(paired.size, pairs, odd, rows.size, int(rows.sum()), int((rows * columns).sum()))
 
 
-def _gather_events(op: Convolution, source: TensorType, output: TensorType) -> Events:
-    """Taps copied from the input, and taps filled with zeros."""
-    height, width, _ = output.shape
-    groups = source.shape[2] if isinstance(op, DepthwiseConv2d) else 1
-    rows_inside = _taps_inside(op, 0, height, source.shape[0])
-    columns_inside = _taps_inside(op, 1, width, source.shape[1])
-    taps = height * width * op.kernel[0] * op.kernel[1] * source.shape[2]
-    inside = rows_inside * columns_inside * source.shape[2]
-    gathers = height * width * groups
+def _inside(op: Convolution, axis: int, windows: int, extent: int) -> npt.NDArray[np.int64]:
+    """How many taps along an axis lie in the input, for every window along it."""
+    places = np.arange(windows)[:, None] * op.stride[axis] - op.padding[axis] + np.arange(op.kernel[axis])
+    return np.asarray(((places >= 0) & (places < extent)).sum(axis=1))
+
+
+def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows) -> Events:
+    assert step.weights is not None
+    encoding, (height, width) = step.weights.encoding, op.kernel
+    channels, pixel = len(step.weights.heads), program.graph.tensors[op.inputs[0]].shape[2]
+    groups = channels if encoding in ("channels", "gaps", "depthwise") else -(-channels // 2)
+    pair_rows, lone_rows = windows.pairs * groups * height, windows.lone_rows * groups
+    match encoding:
+        case "gaps":
+            entries = sum(len(gap_entries(row)) for row in op.weights.reshape(-1, width * pixel)) // 2
+            lone_rows = windows.lone * groups * height
+            taps, lone_taps = windows.pairs * entries, windows.lone * entries
+        case "words":
+            taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), windows.lone_columns * groups * pixel
+        case "depthwise":
+            taps, lone_taps = 0, windows.lone_columns * groups
+        case "pairs" | "channels":
+            taps, lone_taps = pair_rows * width * pixel, windows.lone_columns * groups * pixel
+    name = f"{encoding}{program.sum_bytes}"
+    found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
+    alone = f"{name}.alone{'.padded' if program.padded else ''}"
+    found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
+    found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
+    if encoding == "gaps" and windows.lone:
+        found[f"{alone}.inside"] = round(lone_taps * windows.lone_columns / (windows.lone * height * width))
+    return found
+
+
+def _loops(name: str, counts: tuple[int, int, int, int]) -> Events:
+    return Counter(dict(zip((name, f"{name}.channel", f"{name}.row", f"{name}.tap"), counts, strict=True)))
+
+
+def _pool_events(name: str, window: tuple[int, int], output: TensorType) -> Events:
+    height, width = window
+    outputs = math.prod(output.shape)
+    places = outputs // output.shape[2]
     return Counter(
-        {"gather": gathers, "gather.row": gathers * op.kernel[0], "gather.inside": inside, "gather.outside": taps - inside}
+        {
+            name: 1,
+            f"{name}.place": places,
+            f"{name}.output": outputs,
+            f"{name}.row": outputs * height,
+            f"{name}.tap": outputs * height * width,
+        }
     )
 
 
-def _taps_inside(op: Convolution, axis: int, windows: int, extent: int) -> int:
-    """How many taps along an axis lie in the input, over all windows along it."""
-    places = np.arange(windows)[:, None] * op.stride[axis] - op.padding[axis] + np.arange(op.kernel[axis])
-    return int(((places >= 0) & (places < extent)).sum())
-
-
-def _pool_events(name: str, window: tuple[int, int], outputs: int) -> Events:
-    height, width = window
-    return Counter({f"{name}.output": outputs, f"{name}.row": outputs * height, f"{name}.tap": outputs * height * width})
-
-
 def _add_events(op: Add, output: TensorType, inputs: list[TensorType]) -> Events:
-    elements = int(np.prod(output.shape))
-    found = Counter({"add": 1, "add.element": elements})
+    elements = math.prod(output.shape)
+    found = Counter({"add": 1, f"add.element.{output.dtype}": elements})
     for tensor in inputs:
         found[f"add.{tensor.dtype}"] += elements
-    return found + _requantise(np.full(elements, op.shift), output)
+    return found + _shifts(np.full(elements, op.shift))
 
 
-def _requantise(shifts: np.ndarray, output: TensorType) -> Events:
-    """By type of the output, and by the steps of a shift where it is done byte by byte, then bit by bit."""
-    found = Counter({f"requantise.{output.dtype}": len(shifts), "shift.none": int((shifts == 0).sum())})
+def _shifts(shifts: np.ndarray) -> Events:
+    """By the steps of a shift where it is done byte by byte, then bit by bit; a ReLU behind sums has its own way."""
     rest = shifts[shifts > 0] - 1  # the last bit goes with the rounding
-    return found + Counter({"shift.byte": int((rest // 8).sum()), "shift.bit": int((rest % 8).sum())})
+    return Counter(
+        {
+            "shift.none": int((shifts == 0).sum()),
+            "shift.byte": int((rest // 8).sum()),
+            "shift.bit": int((rest % 8).sum()),
+        }
+    )

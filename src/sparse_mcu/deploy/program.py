@@ -1,21 +1,23 @@
 """An integer graph as the steps that its C takes: a kernel, a descriptor and offsets in the arena for each operation.
 
-Code generation writes a program down; prediction counts it. A step calls ``run`` with a window kernel, or ``add``; the fields of
-its descriptor are those of the struct in c/kernels.c and mean the same.
+Code generation writes a program down; prediction counts it. A step calls one kernel, ``convolve`` with another that sums up its
+windows; the fields of its descriptor are those of the struct in c/kernels.c and mean the same.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
-from sparse_mcu.deploy.access import gathers, item_bytes, tensor_bytes
+from sparse_mcu.deploy.access import item_bytes, tensor_bytes, twice
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.encode import ENCODINGS, EncodedWeights, bias_bytes, encode_network
+from sparse_mcu.deploy.encode import EncodedWeights, Encoding, encode_network, sum_bytes
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
+from sparse_mcu.deploy.stages import Stage, stages
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -25,24 +27,31 @@ from sparse_mcu.quant.graph import (
     DepthwiseConv2d,
     IntegerGraph,
     MaxPool2d,
-    Op,
     TensorType,
 )
 from sparse_mcu.quant.verify import verify
 
+Optimise = Literal["size", "balanced"]
+_SPARSE: Encoding = "gaps"
 Fields = dict[str, "int | str | Fields"]  # a string is a C name
 MAX_PLACE = 0xFFFF  # kernels count places within a tensor in 16 bits
+MAX_PADDED = 0x7FFF  # of a map with padding: its places may lie before 0
+MAX_BYTE = 255  # kernels count the rows of a window, strides and the windows of a pool behind a convolution in 8 bits
+AVR_VARIABLE_BYTES = {False: 12, True: 30}  # of the variables of convolve in c/kernels.c, without and with padding
+VARIABLE_BYTES = {False: 12, True: 32}  # on other cores
+HEAD_BYTES = 8  # of a channel, with what aligns the next one; on an AVR a sum and two bytes
+READ_BEHIND = 4  # bytes of the arena, one more than sums_words reads behind a tensor, for the sake of alignment
 MAX_AVR_CONSTANTS = 60_000  # leaves room for descriptors, interrupt vectors and the constants of the program around
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One operation. ``name`` is its own among the steps; behind a prefix (layer_, weights_, operands_) it is a C name."""
+    """A stage. ``name`` is its own among the steps; behind a prefix (layer_, weights_, operands_) it is a C name."""
 
-    op: Op
+    stage: Stage
     name: str
-    struct: str  # of the descriptor: conv, gathered, pool, average or add
-    kernels: tuple[str, ...]  # called from the outside in: window and rows, window alone, or add
+    struct: str  # of the descriptor: conv, pool or add
+    kernels: tuple[str, ...]  # called from the outside in: convolve and sums_..., a pool, or add
     fields: Fields
     weights: EncodedWeights | None
 
@@ -52,8 +61,10 @@ class Program:
     """A graph's steps in order, and where everything lies in the arena."""
 
     graph: IntegerGraph
+    board: Board
     plan: MemoryPlan
-    bias_bytes: int
+    sum_bytes: int  # of a bias, and of a sum on an AVR: 4, or 3 where that is enough
+    padded: bool  # whether any convolution is
     steps: tuple[Step, ...]
 
     @property
@@ -61,102 +72,145 @@ class Program:
         """The sections of c/kernels.c that the steps need, in the order of the file."""
         return needed(["prelude", *(kernel for step in self.steps for kernel in step.kernels)])
 
+    @property
+    def paired(self) -> bool:
+        """Whether any convolution sums up its windows in pairs."""
+        return any(step.fields.get("paired") for step in self.steps)
 
-def lower(graph: IntegerGraph, costs: KernelCosts | None) -> Program:
-    """Return ``graph`` as a program whose weights and the kernels that read them take least flash, where ``costs`` are known.
+    @property
+    def arena_bytes(self) -> int:
+        """Bytes of the arena: the plan's, and what sums_words may read behind them."""
+        return self.plan.arena_bytes + (READ_BEHIND if "sums_words" in self.kernels else 0)
+
+    @property
+    def variable_bytes(self) -> int:
+        """Bytes of all variables: the arena, and those of convolve."""
+        convolving = (AVR_VARIABLE_BYTES if self.board.is_avr else VARIABLE_BYTES)[self.padded]
+        return self.arena_bytes + (convolving if "convolve" in self.kernels else 0)
+
+    def variant(self, section: str) -> str:
+        """Return the name of a section of c/kernels.c in the tables of costs."""
+        return variant(section, self.sum_bytes, self.padded, self.paired)
+
+
+def lower(graph: IntegerGraph, board: Board, costs: KernelCosts | None, optimise: Optimise = "balanced") -> Program:
+    """Return ``graph`` as a program for ``board`` whose weights and their kernels take least flash, where ``costs`` are known.
 
     Raises BoardError where a tensor is too large for the kernels, GraphError if ``graph`` breaks a rule.
     """
     verify(graph)
     _check_places(graph)
     convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
-    size = bias_bytes(convolutions)
-    weights = encode_network(
-        convolutions, size, {e: 0 if costs is None else costs.code[variant(f"rows_{e}", size)] for e in ENCODINGS}
-    )
-    names = _identifiers(op.name for op in graph.ops)
-    steps = [_step(graph, op, names[op.name], weights) for op in graph.ops]
-    return Program(graph, plan(graph), size, tuple(steps))
+    size, padded = sum_bytes(graph) if board.is_avr else 4, any(any(op.padding) for op in convolutions)
+    found = stages(graph)
+    dense: Encoding = "pairs" if optimise == "size" else board.dense
+    in_pairs = optimise != "size" and (dense != "pairs" or any(_windows(stage, graph) > 1 for stage in found))
+    code = {
+        encoding: 0 if costs is None else costs.code[variant(f"sums_{encoding}", size, padded, in_pairs)]
+        for encoding in (dense, _SPARSE)
+    }
+    weights = encode_network(convolutions, size + 2 if board.is_avr else HEAD_BYTES, code)
+    names = _identifiers(stage.name for stage in found)
+    steps = [_step(graph, stage, names[stage.name], weights, padded, in_pairs) for stage in found]
+    return Program(graph, board, plan(graph, in_pairs), size, padded, tuple(steps))
 
 
-def check_constants(program: Program, board: Board) -> None:
-    """Raise BoardError where the core of ``board`` cannot reach all weights: LPM of an AVR reads the first 64 KiB of flash."""
+def check_constants(program: Program) -> None:
+    """Raise BoardError where the core of the board cannot reach all weights: LPM of an AVR reads the first 64 KiB of flash."""
     constants = sum(step.weights.size for step in program.steps if step.weights is not None)
-    if board.core.startswith("avr") and constants > MAX_AVR_CONSTANTS:
+    if program.board.is_avr and constants > MAX_AVR_CONSTANTS:
         raise BoardError(
             f"weights must take at most {MAX_AVR_CONSTANTS} bytes on an AVR, but take {constants}; search with a "
             "smaller flash budget"
         )
 
 
-def _step(graph: IntegerGraph, op: Op, name: str, network: Mapping[str, EncodedWeights]) -> Step:
-    source, output = graph.tensors[op.inputs[0]], graph.tensors[op.name]
+def _step(
+    graph: IntegerGraph, stage: Stage, name: str, network: Mapping[str, EncodedWeights], padded: bool, in_pairs: bool
+) -> Step:
+    op, source, output = stage.op, graph.tensors[stage.op.inputs[0]], graph.tensors[stage.name]
     match op:
         case Add():
-            return Step(op, name, "add", ("add",), _add(op, name, output), None)
+            return Step(stage, name, "add", ("add",), _add(op, name, output), None)
         case MaxPool2d():
-            return Step(op, name, "pool", ("window_max",), _pool(op, "window_max", source, output), None)
+            return Step(stage, name, "pool", ("max_pool",), _pool(op, source, output), None)
         case AveragePool2d():
-            fields: Fields = {"pool": _pool(op, "window_average", source, output), "multiplier": op.multiplier, "shift": op.shift}
-            return Step(op, name, "average", ("window_average",), fields, None)
+            fields: Fields = _pool(op, source, output) | {"multiplier": op.multiplier, "shift": op.shift}
+            return Step(stage, name, "pool", ("average_pool",), fields, None)
         case Conv2d() | DepthwiseConv2d():
             weights = network[op.name]
-            struct, window = ("gathered", "window_gathered") if gathers(op, source) else ("conv", "window_in_place")
-            fields = _conv(op, name, window, weights, source, output)
-            if struct == "gathered":
-                fields = {"conv": fields} | _gathering(op, source)
-            return Step(op, name, struct, (window, f"rows_{weights.encoding}"), fields, weights)
+            kernel = f"sums_{weights.encoding}"
+            fields = (
+                {"sums": kernel}
+                | _conv(stage, op, name, source, output, in_pairs)
+                | (_padding(op, kernel, source) if padded else {})
+            )
+            several = _windows(stage, graph) > 1  # else only sums_pairs knows better than to sum up the one window twice
+            fields["paired"] = int(in_pairs and isinstance(op, Conv2d) and (several or kernel != "sums_pairs"))
+            return Step(stage, name, "conv", ("convolve", kernel), fields, weights)
         case _:
             assert_never(op)
 
 
-def _layer(
-    window: str, source: TensorType, output: TensorType, step: tuple[int, int], padding: tuple[int, int] = (0, 0)
-) -> Fields:
-    height, width, _ = output.shape
+def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: TensorType, in_pairs: bool) -> Fields:
+    height, width, out_channels = output.shape
     _, in_width, channels = source.shape
+    right, down, taps = op.stride[1] * channels, op.stride[0] * in_width * channels, op.kernel[1] * channels
+    pairs = (out_channels + 1) // 2
     return {
-        "window": window,
+        "window": {
+            "rows": op.kernel[0],
+            "taps": taps,
+            "skip": in_width * channels - taps & MAX_PLACE,
+            "channels": out_channels,
+            "pairs": pairs,
+            "pitch": f"{2 * pairs} * sizeof(sum_t)" if twice(stage, output, in_pairs) else 0,
+        },
+        "weights": f"weights_{name}",
+        "heads": f"heads_{name}",
         "height": height,
         "width": width,
-        "top": -padding[0],
-        "left": -padding[1] * channels,
-        "down": step[0],
-        "right": step[1] * channels,
-        "row_bytes": in_width * channels,
-    }
-
-
-def _conv(op: Convolution, name: str, window: str, weights: EncodedWeights, source: TensorType, output: TensorType) -> Fields:
-    return {
-        "layer": _layer(window, source, output, op.stride, op.padding[:2]),
-        "rows": f"rows_{weights.encoding}",
-        "stream": f"weights_{name}",
-        "taps": weights.taps,
-        "outputs": 1 if isinstance(op, DepthwiseConv2d) else output.shape[2],
+        "across": stage.windows[1] * right & MAX_PLACE,  # modulo, as the kernels compute: where it is larger nothing lies there
+        "below": stage.windows[0] * down & MAX_PLACE,
+        "right": right & MAX_PLACE,
+        "down": down & MAX_PLACE,
+        "pool_height": stage.windows[0],
+        "pool_width": stage.windows[1],
         "wide": _wide(output),
     }
 
 
-def _gathering(op: Convolution, source: TensorType) -> Fields:
-    in_height, _, channels = source.shape
-    height, width = op.kernel
-    depthwise = isinstance(op, DepthwiseConv2d)
+def _windows(stage: Stage, graph: IntegerGraph) -> int:
+    """How many windows of a convolution could be summed up two at a time."""
+    return math.prod(graph.tensors[stage.name].shape[:2]) * math.prod(stage.windows) if isinstance(stage.op, Conv2d) else 0
+
+
+def _padding(op: Convolution, kernel: str, source: TensorType) -> Fields:
+    in_height, in_width, channels = source.shape
     return {
+        "top": op.padding[0],
+        "left": op.padding[1],
         "in_height": in_height,
-        "kernel_height": height,
-        "kernel_width": width if depthwise else width * channels,
-        "tap_step": channels if depthwise else 1,
-        "groups": channels if depthwise else 1,
+        "in_width": in_width,
+        "stride_down": op.stride[0],
+        "stride_right": op.stride[1],
+        "columns": op.kernel[1],
+        "weights_pixel": {"sums_pairs": 2 * channels, "sums_channels": channels}.get(kernel, 1),
+        "pixel": channels,
     }
 
 
-def _pool(op: MaxPool2d | AveragePool2d, window: str, source: TensorType, output: TensorType) -> Fields:
+def _pool(op: MaxPool2d | AveragePool2d, source: TensorType, output: TensorType) -> Fields:
+    height, width = op.window
+    _, in_width, channels = source.shape
     return {
-        "layer": _layer(window, source, output, op.window),
-        "channels": source.shape[2],
-        "kernel_height": op.window[0],
-        "kernel_width": op.window[1],
+        "height": output.shape[0],
+        "width": output.shape[1],
+        "kernel_height": height,
+        "kernel_width": width,
+        "channels": channels,
+        "taps": width * channels,
+        "skip": (in_width - width) * channels,
     }
 
 
@@ -181,10 +235,18 @@ def _check_places(graph: IntegerGraph) -> None:
             raise BoardError(f"a feature map must have at most {MAX_PLACE} bytes, but {name} has {size}; downsample the input")
     for op in graph.ops:
         if isinstance(op, Convolution):
-            (height, width, channels), (top, left, _, _) = graph.tensors[op.inputs[0]].shape, op.padding
-            reach = max(height + top, (width + left) * channels)
-            if reach > MAX_PLACE:
-                raise BoardError(f"a padded row must have at most {MAX_PLACE} bytes, but {op.name} has {reach}; pad it less")
+            _check_window(op, graph.tensors[op.inputs[0]])
+
+
+def _check_window(op: Convolution, source: TensorType) -> None:
+    longest = max(source.shape[:2])
+    if any(op.padding) and longest > MAX_PADDED:
+        raise BoardError(f"a padded map must have at most {MAX_PADDED} rows and columns, but that of {op.name} has {longest}")
+    if max(op.kernel[0], *op.stride) > MAX_BYTE:
+        raise BoardError(
+            f"a kernel must have at most {MAX_BYTE} rows and steps as small, but {op.name} has {op.kernel[0]} rows and a stride "
+            f"of {op.stride[0]}x{op.stride[1]}; downsample the input"
+        )
 
 
 def _identifiers(names: Iterable[str]) -> dict[str, str]:

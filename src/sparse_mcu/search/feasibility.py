@@ -48,9 +48,9 @@ class Feasibility:
         """Return why ``architecture`` cannot fit, or None where it may. Raises BoardError for a board without figures."""
         network, budget = _emptied(architecture), self._budget
         prediction = predict(quantise(network, np.zeros((1, *architecture.input_shape), np.uint8)), self._board)
-        if prediction.ram_bytes > budget.ram_bytes:
+        if prediction.least_ram_bytes > budget.ram_bytes:
             where = peak_activations(tuple(folded.layer for folded in network)).layer
-            return Shortfall("bytes of RAM", prediction.ram_bytes, budget.ram_bytes, where)
+            return Shortfall("bytes of RAM", prediction.least_ram_bytes, budget.ram_bytes, where)
         if prediction.flash_bytes > budget.flash_bytes:
             largest = max(prediction.parts, key=lambda part: part.flash_bytes)
             return Shortfall("bytes of flash", prediction.flash_bytes, budget.flash_bytes, largest.name)

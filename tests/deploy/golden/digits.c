@@ -3,15 +3,17 @@
  *
  * Network  a112b6c125e852d0672d93b9a4a9dddba49b99befaed3954062cf482968f25fc (SHA-256)
  * Board    Arduino Uno, ATmega328P at 16 MHz; avr-gcc -mmcu=atmega328p -Os -mrelax
- * Flash    2,225 bytes predicted, code and constants
- * RAM      453 bytes predicted: variables 398 (the image included), stack 55
- * Time     306,738 cycles predicted, 19.2 ms
+ * Flash    3,697 bytes predicted, code and constants
+ * RAM      362 bytes predicted: variables 222 (the image included), stack 140
+ * Time     322,736 cycles predicted, 20.2 ms
  */
 #include "digits.h"
 
 /* ---- Kernels ---- */
 
-#define BIAS_BYTES 2
+#define SUM_BYTES 3 /* of a bias; enough for every sum */
+#define PADDED 1 /* 1: a convolution of this network is padded */
+#define PAIRED 1 /* 1: a convolution of this network sums up its windows in pairs */
 
 #include <stdint.h>
 
@@ -36,7 +38,9 @@
 #endif
 
 /* A kernel is neither inlined nor cloned, so that its code and stack are what was measured for the core. */
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#define KERNEL static __attribute__((noipa))
+#elif defined(__GNUC__) && !defined(__clang__)
 #define KERNEL static __attribute__((noinline, noclone))
 #else
 #define KERNEL static
@@ -47,370 +51,763 @@
 #define INLINE static inline
 #endif
 
-/* Writes (product + half) >> shift, clamped to uint8, or to int16 if wide, at out; returns the next place. */
-KERNEL uint8_t *requantise(uint8_t *out, int32_t product, uint8_t shift, uint8_t wide)
+/* Returns (product + half) >> shift, half being 1 << shift >> 1. On an AVR it changes no register but those of its arguments. */
+#ifdef __AVR__ /* has no shift by several bits; a shift by eight is only moves */
+KERNEL int32_t scaled(int32_t product, uint8_t shift)
 {
-    if (shift > 0) { /* half up: ((product >> (shift - 1)) + 1) >> 1 */
-        shift--;
-#ifdef __AVR__ /* has no shift by several bits, but a byte at a time is only moves */
-        for (; shift >= 8; shift = (uint8_t)(shift - 8)) {
-            product >>= 8;
-        }
-        for (; shift > 0; shift--) {
-            product >>= 1;
-        }
+    register int32_t value __asm__("r22") = product; /* where both are already: nothing is moved */
+    register uint8_t rest __asm__("r20") = shift;
+    __asm__ volatile(
+            "subi r20, 1 \n\t"
+            "brcs 5f \n" /* half up: ((product >> (shift - 1)) + 1) >> 1 */
+            "1: subi r20, 8 \n\t"
+            "brcs 2f \n\t"
+            "mov r22, r23 \n\t"
+            "mov r23, r24 \n\t"
+            "mov r24, r25 \n\t"
+            "lsl r25 \n\t"
+            "sbc r25, r25 \n\t"
+            "rjmp 1b \n"
+            "2: subi r20, -8 \n\t"
+            "breq 4f \n"
+            "3: asr r25 \n\t"
+            "ror r24 \n\t"
+            "ror r23 \n\t"
+            "ror r22 \n\t"
+            "dec r20 \n\t"
+            "brne 3b \n"
+            "4: asr r25 \n\t"
+            "ror r24 \n\t"
+            "ror r23 \n\t"
+            "ror r22 \n\t"
+            "adc r22, __zero_reg__ \n\t"
+            "adc r23, __zero_reg__ \n\t"
+            "adc r24, __zero_reg__ \n\t"
+            "adc r25, __zero_reg__ \n"
+            "5:"
+            : "+r"(value), "+r"(rest));
+    return value;
+}
 #else
-        product >>= shift;
+INLINE int32_t scaled(int32_t product, uint8_t shift)
+{
+    return (product + (int32_t)((uint32_t)1 << shift >> 1)) >> shift;
+}
 #endif
-        product = (product + 1) >> 1;
-    }
+
+/* Writes value, clamped to uint8, or to int16 if wide, at out; returns the next place. */
+INLINE uint8_t *clamped(uint8_t *out, int32_t value, uint16_t wide)
+{
     if (wide) {
-        product = product < INT16_MIN ? INT16_MIN : product > INT16_MAX ? INT16_MAX : product;
-        *(int16_t *)(void *)out = (int16_t)product;
+        value = value < INT16_MIN ? INT16_MIN : value > INT16_MAX ? INT16_MAX : value;
+        *(int16_t *)(void *)out = (int16_t)value;
         return out + 2;
     }
-    *out = (uint8_t)(product < 0 ? 0 : product > UINT8_MAX ? UINT8_MAX : product);
+    *out = (uint8_t)(value < 0 ? 0 : value > UINT8_MAX ? UINT8_MAX : value);
     return out + 1;
 }
 
-/* What the kernels of a layer share while it runs. */
-struct cursor {
-    const uint8_t *in;     /* the layer's input */
-    uint8_t *scratch;      /* room for one window */
-    const uint8_t *stream; /* the next weights */
-    uint8_t *out;          /* where the next output goes */
-};
-
-/* A layer: a kernel that is called for every window of the input, row by row. A fully connected layer has one window. */
-struct layer {
-    void (*window)(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left); /* one of window_... */
-    uint16_t height, width; /* of the output: windows */
-    uint16_t top, left;     /* where the first window begins: row, and byte in it; modulo 2**16, since padding begins below zero */
-    uint16_t down, right;   /* rows from a window to the next one below; bytes to the next one on its right */
-    uint16_t row_bytes;     /* of the input */
-};
-
-typedef void window_kernel(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left);
-
-KERNEL void run(const struct layer *layer, const uint8_t *in, uint8_t *out, uint8_t *scratch)
-{
-    struct cursor cursor = {in, scratch, 0, out};
-    uint16_t top = FIELD(layer, top);
-    for (uint16_t y = FIELD(layer, height); y > 0; y--) {
-        uint16_t left = FIELD(layer, left);
-        for (uint16_t x = FIELD(layer, width); x > 0; x--) {
-            ((window_kernel *)FIELD(layer, window))(layer, &cursor, top, left);
-            left = (uint16_t)(left + FIELD(layer, right));
-        }
-        top = (uint16_t)(top + FIELD(layer, down));
-    }
-}
-
-/* A convolution: in every window, several outputs from the same taps. */
-struct conv {
-    struct layer layer;
-    void (*rows)(const struct conv *conv, struct cursor *cursor, const uint8_t *taps); /* rows_dense or rows_bitmap */
-    const uint8_t *stream;
-    uint16_t taps;    /* of an output */
-    uint16_t outputs; /* of the same taps */
-    uint16_t wide;    /* 1: outputs are int16, 0: uint8 */
-};
-
-typedef void rows_kernel(const struct conv *conv, struct cursor *cursor, const uint8_t *taps);
-
-/* Returns the bias at stream. */
-INLINE int32_t read_bias(const uint8_t *stream)
-{
-#ifdef __AVR__
-    return (int32_t)(pgm_read_dword(stream) << (32 - 8 * BIAS_BYTES)) >> (32 - 8 * BIAS_BYTES); /* the bytes behind drop out */
+#if defined(__AVR__) && SUM_BYTES == 3
+typedef __int24 sum_t;
 #else
-    uint32_t bias = 0;
-    for (uint8_t byte = 0; byte < BIAS_BYTES; byte++) {
-        bias |= (uint32_t)stream[byte] << (32 - 8 * BIAS_BYTES + 8 * byte);
-    }
-    return (int32_t)bias >> (32 - 8 * BIAS_BYTES);
+typedef int32_t sum_t;
 #endif
-}
 
-#ifdef __AVR__
-/* Multiplies weight, signed, by tap, unsigned, to r1:r0; sign becomes 0 or 255, the byte above. */
+/* What brings the sum of an output channel back to a small integer. */
+struct head {
+    sum_t bias;
+    uint8_t multiplier, shift;
+};
+
+/* Brings the sums of so many channels back to small integers, at out; returns the next place. */
+KERNEL uint8_t *requantise(uint8_t *out, const sum_t *sums, const struct head *heads, uint16_t channels, uint16_t wide)
+{
 #ifdef __AVR_HAVE_MUL__
-#define MULTIPLY \
-    "mulsu %[weight], %[tap] \n\t" \
-    "sbc %[sign], %[sign] \n\t" /* mulsu leaves the product's sign in the carry */
+    register uint8_t *place __asm__("r20") = out;
+    register uint16_t rest __asm__("r16") = channels;
+    register uint8_t flag __asm__("r18") = (uint8_t)wide;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r20 \n\t"
+        "bst r18, 0 \n"
+        "1: ld r12, X+ \n\t"
+        "ld r13, X+ \n\t"
+        "ld r14, X+ \n\t"
+#if SUM_BYTES == 4
+        "ld r15, X+ \n\t"
+#endif
+        "lpm r0, Z+ \n\t"
+        "add r12, r0 \n\t"
+        "lpm r0, Z+ \n\t"
+        "adc r13, r0 \n\t"
+        "lpm r0, Z+ \n\t"
+        "adc r14, r0 \n\t"
+#if SUM_BYTES == 4
+        "lpm r0, Z+ \n\t"
+        "adc r15, r0 \n\t"
+#endif
+        "brts 2f \n\t"
+        "brpl 2f \n\t"
+        "clr r22 \n\t" /* below zero: a ReLU has nothing to compute */
+        "adiw r30, 2 \n\t"
+        "rjmp 8f \n"
+        "2: lpm r18, Z+ \n\t"
+        "lpm r20, Z+ \n\t"
+        "mul r12, r18 \n\t"
+        "movw r22, r0 \n\t"
+        "mul r14, r18 \n\t"
+        "movw r24, r0 \n\t"
+#if SUM_BYTES == 4
+        "mul r15, r18 \n\t"
+        "add r25, r0 \n\t"
+#endif
+        "mul r13, r18 \n\t"
+        "add r23, r0 \n\t"
+        "adc r24, r1 \n\t"
+        "clr __zero_reg__ \n\t"
+        "adc r25, __zero_reg__ \n\t"
+        "brts 9f \n\t"
+        "subi r20, 1 \n\t" /* half up: ((product >> (shift - 1)) + 1) >> 1; the product is not negative */
+        "brcc 3f \n\t"
+        "or r23, r24 \n\t"
+        "or r23, r25 \n\t"
+        "breq 8f \n"
+        "7: ldi r22, 255 \n"
+        "8: st Y+, r22 \n"
+        "11: subi r16, 1 \n\t"
+        "sbci r17, 0 \n\t"
+        "brne 1b \n\t"
+        "rjmp 12f \n"
+        "3: sbrs r20, 4 \n\t" /* by two bytes, by one byte */
+        "rjmp 4f \n\t"
+        "movw r22, r24 \n\t"
+        "clr r24 \n\t"
+        "clr r25 \n"
+        "4: sbrs r20, 3 \n\t"
+        "rjmp 5f \n\t"
+        "mov r22, r23 \n\t"
+        "mov r23, r24 \n\t"
+        "mov r24, r25 \n\t"
+        "clr r25 \n"
+        "5: or r24, r25 \n\t"
+        "brne 7b \n\t"
+        "ldi r18, 1 \n\t" /* by the rest of 0 to 7: times 128 >> rest, then by a byte */
+        "sbrs r20, 1 \n\t"
+        "ldi r18, 4 \n\t"
+        "sbrs r20, 0 \n\t"
+        "lsl r18 \n\t"
+        "sbrs r20, 2 \n\t"
+        "swap r18 \n\t"
+        "mul r23, r18 \n\t"
+        "movw r24, r0 \n\t"
+        "mul r22, r18 \n\t"
+        "mov r22, r1 \n\t"
+        "lsl r0 \n\t"
+        "clr __zero_reg__ \n\t"
+        "adc r22, r24 \n\t"
+        "adc r25, __zero_reg__ \n\t"
+        "brne 7b \n\t"
+        "rjmp 8b \n"
+        "9: \n\t"
+#if SUM_BYTES == 3
+        "sbrc r14, 7 \n\t" /* the sum's upper byte, were there one: the multiplier less from above */
+        "sub r25, r18 \n\t"
+#endif
+        "%~call %x[scaled] \n\t"
+        "mov r18, r23 \n\t" /* the two upper bytes must be the sign of the lower ones */
+        "lsl r18 \n\t"
+        "sbc r18, r18 \n\t"
+        "cp r24, r18 \n\t"
+        "cpc r25, r18 \n\t"
+        "breq 10f \n\t"
+        "ldi r22, 255 \n\t"
+        "ldi r23, 127 \n\t"
+        "sbrs r25, 7 \n\t"
+        "rjmp 10f \n\t"
+        "com r22 \n\t"
+        "com r23 \n"
+        "10: st Y+, r22 \n\t"
+        "st Y+, r23 \n\t"
+        "rjmp 11b \n"
+        "12: movw r20, r28 \n\t"
+        "pop r29 \n\t"
+        "pop r28"
+        : "+r"(place), "+x"(sums), "+z"(heads), "+r"(rest), "+r"(flag)
+        : [scaled] "i"(scaled)
+        : "r12", "r13", "r14", "r15", "r22", "r23", "r24", "r25", "memory");
+    return place;
 #else
-#define MULTIPLY /* as if weight were unsigned, bit by bit of tap; then 256 * tap less if it was negative */ \
-    "mov r0, %[tap] \n\t" \
-    "clr r1 \n\t" \
-    "ldi %[sign], 8 \n\t" \
-    "lsr r0 \n" \
-    "7: brcc 8f \n\t" \
-    "add r1, %[weight] \n" \
-    "8: ror r1 \n\t" \
-    "ror r0 \n\t" \
-    "dec %[sign] \n\t" \
-    "brne 7b \n\t" \
-    "sbrc %[weight], 7 \n\t" \
-    "sub r1, %[tap] \n\t" \
-    "mov %[sign], r1 \n\t" \
-    "lsl %[sign] \n\t" \
-    "sbc %[sign], %[sign] \n\t"
-#endif
-#endif
-
-/* As dot_dense, for weights that are bitmaps: a weight that is zero costs neither a product nor its byte. */
-INLINE int32_t dot_bitmap(int32_t sum, const uint8_t *taps, const uint8_t **stream, uint16_t count)
-{
-    const uint8_t *weights = *stream;
+    for (const sum_t *end = sums + channels; sums != end; heads++) {
 #ifdef __AVR__
-    uint8_t tap, weight, sign, bits;
-    uint16_t bytes = (uint16_t)(count + 7) >> 3;
-    __asm__("1: lpm %[bits], Z+ \n\t"
-            "tst %[bits] \n\t"
-            "brne 2f \n\t"
-            "adiw r26, 8 \n\t"
-            "rjmp 6f \n"
-            "2: sec \n\t"
-            "ror %[bits] \n\t" /* the first tap's bit leaves through the carry, a sentinel enters at the top */
-            "rjmp 5f \n"
-            "3: adiw r26, 1 \n"
-            "4: lsr %[bits] \n\t"
-            "breq 6f \n" /* the sentinel has left: eight taps are done */
-            "5: brcc 3b \n\t"
-            "ld %[tap], X+ \n\t"
-            "lpm %[weight], Z+ \n\t"
-            MULTIPLY
-            "add %A[sum], r0 \n\t"
-            "adc %B[sum], r1 \n\t"
-            "adc %C[sum], %[sign] \n\t"
-            "adc %D[sum], %[sign] \n\t"
-            "rjmp 4b \n"
-            "6: sbiw %[bytes], 1 \n\t"
-            "brne 1b \n\t"
-            "clr __zero_reg__"
-            : [sum] "+r"(sum), "+x"(taps), "+z"(weights), [bytes] "+w"(bytes), [tap] "=&a"(tap), [weight] "=&a"(weight),
-              [sign] "=&d"(sign), [bits] "=&r"(bits)
-            :
-            : "memory");
+        struct head copy;
+        for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+            ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)heads + byte);
+        }
+        const struct head *head = &copy;
 #else
-    for (uint16_t first = 0; first < count; first = (uint16_t)(first + 8)) {
-        uint8_t bits = BYTE(weights++);
-        for (const uint8_t *tap = taps + first; bits > 0; tap++, bits >>= 1) {
-            if (bits & 1) {
-                sum += (int8_t)BYTE(weights) * *tap;
-                weights++;
-            }
-        }
-    }
+        const struct head *head = heads;
 #endif
-    *stream = weights;
-    return sum;
-}
-
-/* All outputs of the taps; the weights are bitmaps. */
-KERNEL void rows_bitmap(const struct conv *conv, struct cursor *cursor, const uint8_t *taps)
-{
-    const uint8_t *stream = cursor->stream;
-    for (uint16_t output = FIELD(conv, outputs); output > 0; output--) {
-        int32_t sum = read_bias(stream);
-        stream += BIAS_BYTES;
-        uint8_t multiplier = BYTE(stream++);
-        uint8_t shift = BYTE(stream++);
-        sum = dot_bitmap(sum, taps, &stream, FIELD(conv, taps));
-        cursor->out = requantise(cursor->out, sum * multiplier, shift, (uint8_t)FIELD(conv, wide));
-    }
-    cursor->stream = stream;
-}
-
-/* A window that lies in one piece in the input: 1x1, or one row high, or as wide as the input, and never padded. */
-KERNEL void window_in_place(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct conv *conv = (const struct conv *)layer;
-    cursor->stream = (const uint8_t *)FIELD(conv, stream);
-    ((rows_kernel *)FIELD(conv, rows))(conv, cursor, cursor->in + (uint16_t)((unsigned)top * FIELD(layer, row_bytes) + left));
-}
-
-/* Any other window: its taps are gathered in scratch first, zeros where it sticks out of the input. */
-struct gathered {
-    struct conv conv;
-    uint16_t in_height;                   /* rows of the input */
-    uint16_t kernel_height, kernel_width; /* rows of a window, taps in a row */
-    uint16_t tap_step;                    /* bytes from a tap to the next one in its row */
-    uint16_t groups;                      /* 1, or the channels of a depthwise convolution: each of them reads taps of its own */
-};
-
-KERNEL void gather(const struct gathered *gathered, const struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const uint8_t *in = cursor->in;
-    uint8_t *scratch = cursor->scratch;
-    uint16_t tap_step = FIELD(gathered, tap_step);
-    for (uint16_t row = FIELD(gathered, kernel_height); row > 0; row--, top++) {
-        uint16_t row_bytes = FIELD(gathered, conv.layer.row_bytes);
-        uint16_t begin = (uint16_t)((unsigned)top * row_bytes);
-        uint16_t inside = top < FIELD(gathered, in_height) ? row_bytes : 0;
-        uint16_t byte = left; /* of the row; one before its begin wraps, so is not inside either */
-        for (uint16_t tap = FIELD(gathered, kernel_width); tap > 0; tap--) {
-            *scratch++ = byte < inside ? in[(uint16_t)(begin + byte)] : 0;
-            byte = (uint16_t)(byte + tap_step);
+        int32_t sum = *sums++ + head->bias;
+        if (sum < 0 && !wide) { /* a ReLU has nothing to compute */
+            *out++ = 0;
+        } else {
+            out = clamped(out, scaled(sum * head->multiplier, head->shift), wide);
         }
     }
+    return out;
+#endif
 }
 
-KERNEL void window_gathered(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct gathered *gathered = (const struct gathered *)layer;
-    const struct conv *conv = &gathered->conv;
-    cursor->stream = (const uint8_t *)FIELD(conv, stream);
-    for (uint16_t group = FIELD(gathered, groups); group > 0; group--) {
-        gather(gathered, cursor, top, left++);
-        ((rows_kernel *)FIELD(conv, rows))(conv, cursor, cursor->scratch);
-    }
-}
+/*
+ * Adds up the products of a window's taps with the weights of every output channel, without the bias: of the windows that begin at
+ * a and b, which may be the same. Keeps the sums of a at sums, those of b window.pitch bytes behind; where larger is 1, or both keep
+ * theirs at one place, only if they are larger than what is there. sums has room for an even number of channels.
+ * With b = 0, of the window at a alone; where PADDED is 1, of the part of it that edge says.
+ */
+typedef void sums_kernel(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger);
 
-struct pool {
-    struct layer layer;
-    uint16_t channels;
-    uint16_t kernel_height, kernel_width; /* of a window */
+/* A window of a convolution: rows of taps. */
+struct window {
+    uint16_t rows;
+    uint16_t taps, skip;      /* bytes of a row, and from its last tap to the next row */
+    uint16_t channels, pairs; /* of the output; half as many, rounded up */
+    uint16_t pitch;           /* bytes from the sums of the first window of a pair to those of the second; 0: the larger ones stay */
 };
 
-/* The largest value of a window, channel by channel. */
-KERNEL void window_max(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
+/* A convolution, and the max pool behind it if there is one: of a pool's windows only the largest sums are requantised. */
+struct conv {
+    struct window window;
+    void (*sums)(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger); /* sums_... */
+    const uint8_t *weights;
+    const struct head *heads;
+    uint16_t height, width;  /* of the output */
+    uint16_t across, below;  /* bytes of the input from the windows of an output to those of the next one, of the next row */
+    uint16_t right, down;    /* from a window to the next one of a pool, in its row and in its column */
+#if PADDED
+    uint16_t top, left;      /* rows and columns of padding before the input */
+    uint16_t in_height, in_width;
+    uint16_t stride_down, stride_right;
+    uint16_t columns;        /* of a window */
+    uint16_t weights_pixel;  /* weights of a column of a window */
+    uint16_t pixel;          /* bytes of a column of the input */
+#endif
+    uint8_t pool_height, pool_width; /* windows of an output */
+    uint8_t paired;                  /* 1: windows are summed up in pairs */
+    uint8_t wide;                    /* 1: outputs are int16, 0: uint8 */
+};
+
+static struct window window; /* of the layer that is being computed */
+
+#if PADDED
+/* What lies inside of a window that sticks out of the input. */
+static struct {
+    uint16_t rows, above, below;                        /* inside, before the input, behind it */
+    uint16_t taps, before, skip;                        /* of a row: bytes inside, before the input; from the last tap to the next row */
+    uint16_t weights_first, weights_skip, weights_rest; /* weights of taps outside: before the first row, between rows, behind */
+} edge;
+#define ALONE(field) (edge.field)
+
+/* Of count places from first on: sets how many lie before 0, and returns how many lie from there to end. */
+INLINE uint16_t places_inside(int16_t first, uint16_t count, uint16_t end, uint16_t *before)
 {
-    const struct pool *pool = (const struct pool *)layer;
-    uint16_t row_bytes = FIELD(layer, row_bytes);
-    uint16_t channels = FIELD(pool, channels);
-    const uint8_t *corner = cursor->in + (uint16_t)((unsigned)top * row_bytes + left);
-    for (uint16_t channel = channels; channel > 0; channel--, corner++) {
-        uint8_t largest = 0;
-        uint16_t begin = 0;
-        for (uint16_t row = FIELD(pool, kernel_height); row > 0; row--) {
-            uint16_t tap = begin;
-            for (uint16_t rest = FIELD(pool, kernel_width); rest > 0; rest--) {
-                uint8_t value = corner[tap];
-                if (value > largest) {
-                    largest = value;
+    uint16_t rest = (uint16_t)(end - (uint16_t)first);
+    *before = first < 0 ? (uint16_t)-first : 0;
+    return (uint16_t)((rest < count ? rest : count) - *before);
+}
+
+/* Sets edge for the window that begins at row top and column left; returns how many bytes behind its corner its first tap is. */
+KERNEL uint16_t clip(const struct conv *conv, int16_t top, int16_t left)
+{
+    uint16_t before, weights_row = (uint16_t)((unsigned)conv->columns * conv->weights_pixel);
+    uint16_t row_bytes = (uint16_t)(window.taps + window.skip);
+    edge.rows = places_inside(top, window.rows, conv->in_height, &edge.above);
+    uint16_t within = places_inside(left, conv->columns, conv->in_width, &before);
+    edge.below = (uint16_t)(window.rows - edge.rows - edge.above);
+    edge.taps = (uint16_t)((unsigned)within * conv->pixel);
+    edge.skip = (uint16_t)(row_bytes - edge.taps);
+    edge.before = (uint16_t)((unsigned)before * conv->pixel);
+    edge.weights_first = (uint16_t)((unsigned)edge.above * weights_row + (unsigned)before * conv->weights_pixel);
+    edge.weights_skip = (uint16_t)((unsigned)(conv->columns - within) * conv->weights_pixel);
+    edge.weights_rest = (uint16_t)((unsigned)(window.rows - edge.rows) * weights_row);
+    return (uint16_t)((unsigned)edge.above * row_bytes + edge.before);
+}
+
+/* Whether the window that begins at row top and column left lies within the input. */
+INLINE uint8_t lies_inside(const struct conv *conv, int16_t top, int16_t left)
+{
+    return top >= 0 && (uint16_t)((uint16_t)top + window.rows) <= conv->in_height && left >= 0 &&
+           (uint16_t)((uint16_t)left + conv->columns) <= conv->in_width;
+}
+#else
+#define ALONE(field) (window.field)
+#endif
+
+/* Computes a layer; sums is scratch: room for a sum of every channel (an even number), for two of each where outputs are paired. */
+KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, sum_t *sums)
+{
+#ifdef __AVR__
+    struct conv copy; /* from flash every field takes longer to read */
+    for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+        ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)layer + byte);
+    }
+    const struct conv *conv = &copy;
+#else
+    const struct conv *conv = layer;
+#endif
+    for (uint8_t byte = 0; byte < sizeof window; byte++) { /* volatile: else compilers call memcpy */
+        ((volatile uint8_t *)&window)[byte] = ((const uint8_t *)&conv->window)[byte];
+    }
+    sum_t *place = sums, *pending_place = sums;
+    const uint8_t *pending = 0; /* a window that waits for another one, since two share the work of reading weights */
+    uint8_t larger = 0;         /* 1: the sums of another window of the same output are there */
+    unsigned row = 0;           /* where windows begin in the input, modulo: padding lies before it */
+#if PADDED
+    int16_t top = (int16_t)-(int16_t)conv->top, rows_top = top, left, columns_left;
+    row -= (unsigned)conv->top * (uint16_t)(window.taps + window.skip) + (unsigned)conv->left * conv->pixel;
+#endif
+    for (uint16_t y = conv->height; y > 0; y--, row += conv->below) {
+        unsigned column = row;
+#if PADDED
+        left = (int16_t)-(int16_t)conv->left;
+        rows_top = top;
+#endif
+        for (uint16_t x = conv->width; x > 0; x--, column += conv->across) {
+            unsigned line = column;
+#if PADDED
+            columns_left = left;
+            top = rows_top;
+#endif
+            for (uint8_t down = conv->pool_height; down > 0; down--, line += conv->down) {
+                unsigned corner = line;
+#if PADDED
+                left = columns_left;
+#endif
+                for (uint8_t right = conv->pool_width; right > 0; right--, corner += conv->right) {
+                    unsigned begin = corner;
+#if PADDED
+                    uint8_t lone = !conv->paired || !lies_inside(conv, top, left);
+                    if (lone) {
+                        begin += clip(conv, top, left);
+                    }
+                    left = (int16_t)(left + conv->stride_right);
+#else
+                    uint8_t lone = !conv->paired;
+#endif
+                    const uint8_t *a = in + begin, *b = 0;
+                    sum_t *at = place;
+                    if (PAIRED && !lone) {
+                        if (pending == 0) {
+                            pending = a;
+                            pending_place = place;
+                            continue;
+                        }
+                        b = a;
+                        a = pending;
+                        at = pending_place;
+                        pending = 0;
+                    }
+                    conv->sums(a, b, conv->weights, at, larger);
+                    larger = window.pitch == 0;
                 }
-                tap = (uint16_t)(tap + channels);
+#if PADDED
+                top = (int16_t)(top + conv->stride_down);
+#endif
             }
-            begin = (uint16_t)(begin + row_bytes);
+            if (PAIRED && window.pitch != 0 && place == sums && (x > 1 || y > 1)) { /* the first output of two */
+                place = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+                continue;
+            }
+            if (PAIRED && pending != 0) { /* as if there were two such windows */
+                window.pitch = 0;
+                conv->sums(pending, pending, conv->weights, pending_place, larger);
+                window.pitch = conv->window.pitch;
+                pending = 0;
+            }
+            out = requantise(out, sums, conv->heads, window.channels, conv->wide);
+            if (PAIRED && place != sums) {
+                out = requantise(out, place, conv->heads, window.channels, conv->wide);
+            }
+            place = sums;
+            larger = 0;
         }
-        *cursor->out++ = largest;
     }
+}
+
+#ifdef __AVR__
+#define SYMBOL(field) [field] "i"(&window.field)
+#define LONE_SYMBOL(field) [field] "i"(&ALONE(field))
+/* Assembly: keeps the sum in three or four registers at Z + offset; if T is set, only if it is larger than what is there. */
+#define LOAD(register, field) "lds " #register ", %[" #field "] \n\t"
+#define LOAD2(low, high, field) "lds " #low ", %[" #field "] \n\t lds " #high ", %[" #field "]+1 \n\t"
+#if SUM_BYTES == 3
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction)
+#else
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "ldd r16, Z+" #offset "+3 \n\t" \
+    "cpc r16, " #d " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n\t" \
+    "std Z+" #offset "+3, " #d " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction) instruction
+#endif
+/* Assembly: adds tap * weight (r18), unsigned and signed, to a sum. */
+#ifdef __AVR_HAVE_MUL__
+#define ADD_PRODUCT(tap, a, b, c, d) \
+    "mulsu r18, " #tap " \n\t" \
+    "sbc r17, r17 \n\t" /* mulsu leaves the product's sign in the carry */ \
+    "add " #a ", r0 \n\t" \
+    "adc " #b ", r1 \n\t" \
+    "adc " #c ", r17 \n\t" TOP_BYTE("adc " #d ", r17 \n\t")
+#else /* as if the weight were unsigned, bit by bit of the tap; then 256 * tap less if it was negative */
+#define ADD_PRODUCT(tap, a, b, c, d) \
+    "mov r0, " #tap " \n\t" \
+    "clr r1 \n\t" \
+    "ldi r17, 8 \n\t" \
+    "lsr r0 \n" \
+    "6: brcc 7f \n\t" \
+    "add r1, r18 \n" \
+    "7: ror r1 \n\t" \
+    "ror r0 \n\t" \
+    "dec r17 \n\t" \
+    "brne 6b \n\t" \
+    "sbrc r18, 7 \n\t" \
+    "sub r1, " #tap " \n\t" \
+    "mov r17, r1 \n\t" \
+    "lsl r17 \n\t" \
+    "sbc r17, r17 \n\t" \
+    "add " #a ", r0 \n\t" \
+    "adc " #b ", r1 \n\t" \
+    "adc " #c ", r17 \n\t" TOP_BYTE("adc " #d ", r17 \n\t")
+#endif
+/* Assembly: counts r21:r20 down as two nested loops, dec r20 and dec r21: one more round of the outer one unless r20 is 0. */
+#define NESTED "cpi r20, 1 \n\t sbci r21, 255 \n\t"
+#endif
+/* Keeps sum at place; if larger, only if it is larger than what is there. */
+INLINE void keep(sum_t *place, sum_t sum, uint8_t larger)
+{
+    if (!larger || sum > *place) {
+        *place = sum;
+    }
+}
+
+/*
+ * Only weights that are not zero. For every channel and every row of the window: how many pairs of weights follow, then for each
+ * pair a byte and the two weights. The byte holds how many taps each of them lies behind the one before it (the low four bits are
+ * the first's); the first of a row counts from the row's first tap.
+ */
+#if PAIRED
+#if defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+#define GAP_PRODUCTS \
+    "andi r16, 15 \n\t" \
+    "add r26, r16 \n\t" \
+    "adc r27, r15 \n\t" \
+    "add r28, r16 \n\t" \
+    "adc r29, r15 \n\t" \
+    "lpm r18, Z+ \n\t" \
+    "ld r16, X \n\t" \
+    "ld r19, Y \n\t" \
+    ADD_PRODUCT(r16, r2, r3, r4, ) \
+    ADD_PRODUCT(r19, r8, r9, r10, )
+INLINE void gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r11") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *first __asm__("r6") = a;
+    register const uint8_t *second __asm__("r12") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t channels __asm__("r24") = window.channels;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "clr r15 \n"
+        "1: push r6 \n\t"
+        "push r7 \n\t"
+        "push r12 \n\t"
+        "push r13 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "clr r4 \n\t"
+        "movw r8, r2 \n\t"
+        "clr r10 \n\t"
+        LOAD(r20, rows)
+        "2: lpm r21, Z+ \n\t"
+        "tst r21 \n\t"
+        "breq 4f \n\t"
+        "movw r26, r6 \n\t"
+        "movw r28, r12 \n"
+        "3: lpm r5, Z+ \n\t"
+        "mov r16, r5 \n\t"
+        GAP_PRODUCTS
+        "mov r16, r5 \n\t"
+        "swap r16 \n\t"
+        GAP_PRODUCTS
+        "dec r21 \n\t"
+        "brne 3b \n"
+        "4: " LOAD2(r16, r17, taps)
+        LOAD2(r18, r19, skip)
+        "add r16, r18 \n\t"
+        "adc r17, r19 \n\t"
+        "add r6, r16 \n\t"
+        "adc r7, r17 \n\t"
+        "add r12, r16 \n\t"
+        "adc r13, r17 \n\t"
+        "dec r20 \n\t"
+        "brne 2b \n\t"
+        "pop r13 \n\t"
+        "pop r12 \n\t"
+        "pop r7 \n\t"
+        "pop r6 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        "bst r11, 0 \n\t"
+        KEEP(r2, r3, r4, , 0)
+        LOAD2(r16, r17, pitch)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+        "bst r11, 1 \n\t"
+        KEEP(r8, r9, r10, , 0)
+        "subi r22, -3 \n\t"
+        "sbci r23, -1 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 5f \n\t"
+        "rjmp 1b \n"
+        "5: pop r29 \n\t"
+        "pop r28 \n\t"
+        "clr __zero_reg__"
+        : "+z"(weights), "+r"(place), "+r"(channels)
+        : "r"(flags), "r"(first), "r"(second), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
+        : "r2", "r3", "r4", "r5", "r8", "r9", "r10", "r14", "r15", "r16", "r17", "r18", "r19", "r20", "r21", "r26", "r27",
+          "memory");
+}
+#else
+INLINE void gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    uint16_t row_bytes = (uint16_t)(window.taps + window.skip);
+    for (uint16_t channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *row_a = a, *row_b = b;
+        for (uint16_t row = window.rows; row > 0; row--, row_a += row_bytes, row_b += row_bytes) {
+            const uint8_t *x = row_a, *y = row_b;
+            for (uint8_t pairs = BYTE(weights++); pairs > 0; pairs--) {
+                uint8_t gaps = BYTE(weights++);
+                int16_t weight = (int8_t)BYTE(weights++);
+                x += gaps & 15;
+                y += gaps & 15;
+                sum_a += (int32_t)weight * *x;
+                sum_b += (int32_t)weight * *y;
+                weight = (int8_t)BYTE(weights++);
+                x += gaps >> 4;
+                y += gaps >> 4;
+                sum_a += (int32_t)weight * *x;
+                sum_b += (int32_t)weight * *y;
+            }
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PADDED
+    uint16_t above = edge.above, before = edge.before;
+#else
+    uint16_t above = 0, before = 0;
+#endif
+    uint16_t taps = ALONE(taps), row_bytes = (uint16_t)(taps + ALONE(skip));
+    for (uint16_t channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0;
+        const uint8_t *begin = a;
+        for (uint16_t row = 0; row < window.rows; row++) {
+            uint8_t inside = (uint16_t)(row - above) < ALONE(rows);
+            uint16_t tap = (uint16_t)-before; /* modulo 2**16: one outside is not below taps either */
+            for (uint8_t entries = BYTE(weights++); entries > 0; entries--, weights += 3) {
+                uint8_t gaps = BYTE(weights);
+                for (uint8_t which = 1; which <= 2; which++, gaps >>= 4) {
+                    tap = (uint16_t)(tap + (gaps & 15));
+                    if (inside && tap < taps) {
+                        sum += (int32_t)(int8_t)BYTE(weights + which) * begin[tap];
+                    }
+                }
+            }
+            if (inside) {
+                begin += row_bytes;
+            }
+        }
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+KERNEL void sums_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+        gaps_together(a, b, weights, sums, larger);
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    gaps_alone(a, weights, sums, larger);
+#endif
 }
 
 /* ---- Memory: what is never alive together overlaps, and so does an output with an input that is read for the last time ---- */
 
 static union {
-    uint8_t bytes[DIGITS_RAM_BYTES];
-    int16_t aligned;
+    uint8_t bytes[192];
+    int32_t aligned;
 } arena;
 
-/* ---- Layers ---- */
+/* ---- Layers: each in a function of its own, so that the stack does not depend on how many there are ---- */
 
-/* block0.conv0: convolution 3x3, 8x8x1 -> 8x8x6 uint8 */
-static const uint8_t weights_block0_conv0[] FLASH = {
-    124, 252, 128, 15, 255, 156, 193, 230, 11, 48, 85, 177, 214, 1, 251,
-    56, 255, 137, 15, 255, 32, 69, 161, 198, 235, 16, 53, 90, 1, 182,
-    244, 1, 146, 15, 253, 219, 37, 74, 166, 203, 240, 21, 1, 58,
-    176, 4, 155, 15, 255, 95, 187, 224, 5, 42, 79, 171, 208, 1, 245,
-    108, 7, 164, 15, 255, 26, 63, 100, 192, 229, 10, 47, 84, 1, 176,
-    40, 10, 173, 15, 255, 213, 250, 31, 68, 160, 197, 234, 15, 1, 52,
+/* block0.pool: convolution 3x3 and max pool 2x2, 8x8x1 -> 4x4x6 uint8 */
+static const uint8_t weights_block0_pool[] FLASH = {
+    2, 16, 156, 193, 1, 230, 0, 2, 16, 11, 48, 1, 85, 0, 2, 16, 177, 214, 1, 251, 0,
+    2, 16, 32, 69, 1, 161, 0, 2, 16, 198, 235, 1, 16, 0, 2, 16, 53, 90, 1, 182, 0,
+    1, 32, 219, 37, 2, 16, 74, 166, 1, 203, 0, 2, 16, 240, 21, 1, 58, 0,
+    2, 16, 95, 187, 1, 224, 0, 2, 16, 5, 42, 1, 79, 0, 2, 16, 171, 208, 1, 245, 0,
+    2, 16, 26, 63, 1, 100, 0, 2, 16, 192, 229, 1, 10, 0, 2, 16, 47, 84, 1, 176, 0,
+    2, 16, 213, 250, 1, 31, 0, 2, 16, 68, 160, 1, 197, 0, 2, 16, 234, 15, 1, 52, 0,
 };
-static const struct gathered layer_block0_conv0 FLASH = {
-    .conv = {
-        .layer = {
-            .window = window_gathered, .height = 8, .width = 8, .top = (uint16_t)-1, .left = (uint16_t)-1, .down = 1,
-            .right = 1, .row_bytes = 8,
-        },
-        .rows = rows_bitmap, .stream = weights_block0_conv0, .taps = 9, .outputs = 6, .wide = 0,
+static const struct head heads_block0_pool[] FLASH = {
+    {-900, 128, 15}, {-200, 137, 15}, {500, 146, 15}, {1200, 155, 15}, {1900, 164, 15}, {2600, 173, 15},
+};
+static const struct conv layer_block0_pool FLASH = {
+    .window = {
+        .rows = 3, .taps = 3, .skip = 5, .channels = 6, .pairs = 3, .pitch = 0,
     },
-    .in_height = 8, .kernel_height = 3, .kernel_width = 3, .tap_step = 1, .groups = 1,
+    .sums = sums_gaps, .weights = weights_block0_pool, .heads = heads_block0_pool, .height = 4, .width = 4,
+    .across = 2, .below = 16, .right = 1, .down = 8, .pool_height = 2, .pool_width = 2, .wide = 0, .top = 1,
+    .left = 1, .in_height = 8, .in_width = 8, .stride_down = 1, .stride_right = 1, .columns = 3,
+    .weights_pixel = 1, .pixel = 1, .paired = 1,
 };
-
-/* block0.pool: max pool 2x2, 8x8x6 -> 4x4x6 uint8 */
-static const struct pool layer_block0_pool FLASH = {
-    .layer = {
-        .window = window_max, .height = 4, .width = 4, .top = 0, .left = 0, .down = 2, .right = 12, .row_bytes = 48,
-    },
-    .channels = 6, .kernel_height = 2, .kernel_width = 2,
-};
+KERNEL void step_block0_pool(void)
+{
+    convolve(&layer_block0_pool, arena.bytes + 73, arena.bytes + 28, (sum_t *)(void *)(arena.bytes + 0));
+}
 
 /* block1.conv0: convolution 1x1, 4x4x6 -> 4x4x8 uint8 */
 static const uint8_t weights_block1_conv0[] FLASH = {
-    124, 252, 128, 13, 17, 156, 48,
-    56, 255, 137, 13, 4, 251,
-    244, 1, 146, 13, 17, 198, 90,
-    176, 4, 155, 13, 4, 37,
-    108, 7, 164, 13, 17, 240, 187,
-    40, 10, 173, 13, 4, 79,
-    228, 12, 182, 13, 17, 26, 229,
-    160, 15, 191, 13, 4, 176,
+    1, 64, 156, 48,
+    1, 2, 251, 0,
+    1, 64, 198, 90,
+    1, 2, 37, 0,
+    1, 64, 240, 187,
+    1, 2, 79, 0,
+    1, 64, 26, 229,
+    1, 2, 176, 0,
+};
+static const struct head heads_block1_conv0[] FLASH = {
+    {-900, 128, 13}, {-200, 137, 13}, {500, 146, 13}, {1200, 155, 13}, {1900, 164, 13}, {2600, 173, 13},
+    {3300, 182, 13}, {4000, 191, 13},
 };
 static const struct conv layer_block1_conv0 FLASH = {
-    .layer = {
-        .window = window_in_place, .height = 4, .width = 4, .top = 0, .left = 0, .down = 1, .right = 6,
-        .row_bytes = 24,
+    .window = {
+        .rows = 1, .taps = 6, .skip = 18, .channels = 8, .pairs = 4, .pitch = 8 * sizeof(sum_t),
     },
-    .rows = rows_bitmap, .stream = weights_block1_conv0, .taps = 6, .outputs = 8, .wide = 0,
+    .sums = sums_gaps, .weights = weights_block1_conv0, .heads = heads_block1_conv0, .height = 4, .width = 4,
+    .across = 6, .below = 24, .right = 6, .down = 24, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 0,
+    .left = 0, .in_height = 4, .in_width = 4, .stride_down = 1, .stride_right = 1, .columns = 1,
+    .weights_pixel = 1, .pixel = 6, .paired = 1,
 };
+KERNEL void step_block1_conv0(void)
+{
+    convolve(&layer_block1_conv0, arena.bytes + 28, arena.bytes + 0, (sum_t *)(void *)(arena.bytes + 128));
+}
 
 /* logits: fully connected, 4x4x8 -> 1x1x10 int16 */
 static const uint8_t weights_logits[] FLASH = {
-    124, 252, 128, 16, 73, 156, 11, 177, 146, 32, 198, 53, 36, 219, 74, 73, 240, 95, 5, 146, 171, 26, 192, 36, 47,
-    213, 73, 68, 234, 89, 146, 255, 165, 20, 36, 186, 41, 73, 207, 62, 228, 146, 83, 249, 159, 36, 14, 180, 73, 35,
-    201, 56, 146, 222, 77, 243, 36, 98, 8, 73, 174, 29, 195,
-    56, 255, 137, 16, 146, 50, 216, 71, 36, 237, 92, 73, 2, 168, 23, 146, 189, 44, 210, 36, 65, 231, 73, 86, 252,
-    162, 146, 17, 183, 38, 36, 204, 59, 73, 225, 80, 246, 146, 156, 11, 177, 36, 32, 198, 73, 53, 219, 74, 146,
-    240, 95, 5, 36, 171, 26, 73, 192, 47, 213, 146, 68, 234, 89,
-    244, 1, 146, 16, 36, 255, 165, 73, 20, 186, 41, 146, 207, 62, 228, 36, 83, 249, 73, 159, 14, 180, 146, 35, 201,
-    56, 36, 222, 77, 73, 243, 98, 8, 146, 174, 29, 195, 36, 50, 216, 73, 71, 237, 92, 146, 2, 168, 23, 36, 189, 44,
-    73, 210, 65, 231, 146, 86, 252, 162, 36, 17, 183,
-    176, 4, 155, 16, 73, 38, 204, 59, 146, 225, 80, 246, 36, 156, 11, 73, 177, 32, 198, 146, 53, 219, 74, 36, 240,
-    95, 73, 5, 171, 26, 146, 192, 47, 213, 36, 68, 234, 73, 89, 255, 165, 146, 20, 186, 41, 36, 207, 62, 73, 228,
-    83, 249, 146, 159, 14, 180, 36, 35, 201, 73, 56, 222, 77,
-    108, 7, 164, 16, 146, 243, 98, 8, 36, 174, 29, 73, 195, 50, 216, 146, 71, 237, 92, 36, 2, 168, 73, 23, 189, 44,
-    146, 210, 65, 231, 36, 86, 252, 73, 162, 17, 183, 146, 38, 204, 59, 36, 225, 80, 73, 246, 156, 11, 146, 177,
-    32, 198, 36, 53, 219, 73, 74, 240, 95, 146, 5, 171, 26,
-    40, 10, 173, 16, 36, 192, 47, 73, 213, 68, 234, 146, 89, 255, 165, 36, 20, 186, 73, 41, 207, 62, 146, 228, 83,
-    249, 36, 159, 14, 73, 180, 35, 201, 146, 56, 222, 77, 36, 243, 98, 73, 8, 174, 29, 146, 195, 50, 216, 36, 71,
-    237, 73, 92, 2, 168, 146, 23, 189, 44, 36, 210, 65,
-    228, 12, 182, 16, 73, 231, 86, 252, 146, 162, 17, 183, 36, 38, 204, 73, 59, 225, 80, 146, 246, 156, 11, 36,
-    177, 32, 73, 198, 53, 219, 146, 74, 240, 95, 36, 5, 171, 73, 26, 192, 47, 146, 213, 68, 234, 36, 89, 255, 73,
-    165, 20, 186, 146, 41, 207, 62, 36, 228, 83, 73, 249, 159, 14,
-    160, 15, 191, 16, 146, 180, 35, 201, 36, 56, 222, 73, 77, 243, 98, 146, 8, 174, 29, 36, 195, 50, 73, 216, 71,
-    237, 146, 92, 2, 168, 36, 23, 189, 73, 44, 210, 65, 146, 231, 86, 252, 36, 162, 17, 73, 183, 38, 204, 146, 59,
-    225, 80, 36, 246, 156, 73, 11, 177, 32, 146, 198, 53, 219,
-    92, 18, 200, 16, 36, 74, 240, 73, 95, 5, 171, 146, 26, 192, 47, 36, 213, 68, 73, 234, 89, 255, 146, 165, 20,
-    186, 36, 41, 207, 73, 62, 228, 83, 146, 249, 159, 14, 36, 180, 35, 73, 201, 56, 222, 146, 77, 243, 98, 36, 8,
-    174, 73, 29, 195, 50, 146, 216, 71, 237, 36, 92, 2,
-    24, 21, 209, 16, 73, 168, 23, 189, 146, 44, 210, 65, 36, 231, 86, 73, 252, 162, 17, 146, 183, 38, 204, 36, 59,
-    225, 73, 80, 246, 156, 146, 11, 177, 32, 36, 198, 53, 73, 219, 74, 240, 146, 95, 5, 171, 36, 26, 192, 73, 47,
-    213, 68, 146, 234, 89, 255, 36, 165, 20, 73, 186, 41, 207,
+    6, 48, 156, 11, 51, 177, 32, 51, 198, 53, 51, 219, 74, 51, 240, 95, 3, 5, 0, 6, 49, 171, 26, 51, 192, 47, 51,
+    213, 68, 51, 234, 89, 51, 255, 165, 3, 20, 0, 5, 50, 186, 41, 51, 207, 62, 51, 228, 83, 51, 249, 159, 51, 14,
+    180, 6, 48, 35, 201, 51, 56, 222, 51, 77, 243, 51, 98, 8, 51, 174, 29, 3, 195, 0,
+    6, 49, 50, 216, 51, 71, 237, 51, 92, 2, 51, 168, 23, 51, 189, 44, 3, 210, 0, 5, 50, 65, 231, 51, 86, 252, 51,
+    162, 17, 51, 183, 38, 51, 204, 59, 6, 48, 225, 80, 51, 246, 156, 51, 11, 177, 51, 32, 198, 51, 53, 219, 3, 74,
+    0, 6, 49, 240, 95, 51, 5, 171, 51, 26, 192, 51, 47, 213, 51, 68, 234, 3, 89, 0,
+    5, 50, 255, 165, 51, 20, 186, 51, 41, 207, 51, 62, 228, 51, 83, 249, 6, 48, 159, 14, 51, 180, 35, 51, 201, 56,
+    51, 222, 77, 51, 243, 98, 3, 8, 0, 6, 49, 174, 29, 51, 195, 50, 51, 216, 71, 51, 237, 92, 51, 2, 168, 3, 23, 0,
+    5, 50, 189, 44, 51, 210, 65, 51, 231, 86, 51, 252, 162, 51, 17, 183,
+    6, 48, 38, 204, 51, 59, 225, 51, 80, 246, 51, 156, 11, 51, 177, 32, 3, 198, 0, 6, 49, 53, 219, 51, 74, 240, 51,
+    95, 5, 51, 171, 26, 51, 192, 47, 3, 213, 0, 5, 50, 68, 234, 51, 89, 255, 51, 165, 20, 51, 186, 41, 51, 207, 62,
+    6, 48, 228, 83, 51, 249, 159, 51, 14, 180, 51, 35, 201, 51, 56, 222, 3, 77, 0,
+    6, 49, 243, 98, 51, 8, 174, 51, 29, 195, 51, 50, 216, 51, 71, 237, 3, 92, 0, 5, 50, 2, 168, 51, 23, 189, 51,
+    44, 210, 51, 65, 231, 51, 86, 252, 6, 48, 162, 17, 51, 183, 38, 51, 204, 59, 51, 225, 80, 51, 246, 156, 3, 11,
+    0, 6, 49, 177, 32, 51, 198, 53, 51, 219, 74, 51, 240, 95, 51, 5, 171, 3, 26, 0,
+    5, 50, 192, 47, 51, 213, 68, 51, 234, 89, 51, 255, 165, 51, 20, 186, 6, 48, 41, 207, 51, 62, 228, 51, 83, 249,
+    51, 159, 14, 51, 180, 35, 3, 201, 0, 6, 49, 56, 222, 51, 77, 243, 51, 98, 8, 51, 174, 29, 51, 195, 50, 3, 216,
+    0, 5, 50, 71, 237, 51, 92, 2, 51, 168, 23, 51, 189, 44, 51, 210, 65,
+    6, 48, 231, 86, 51, 252, 162, 51, 17, 183, 51, 38, 204, 51, 59, 225, 3, 80, 0, 6, 49, 246, 156, 51, 11, 177,
+    51, 32, 198, 51, 53, 219, 51, 74, 240, 3, 95, 0, 5, 50, 5, 171, 51, 26, 192, 51, 47, 213, 51, 68, 234, 51, 89,
+    255, 6, 48, 165, 20, 51, 186, 41, 51, 207, 62, 51, 228, 83, 51, 249, 159, 3, 14, 0,
+    6, 49, 180, 35, 51, 201, 56, 51, 222, 77, 51, 243, 98, 51, 8, 174, 3, 29, 0, 5, 50, 195, 50, 51, 216, 71, 51,
+    237, 92, 51, 2, 168, 51, 23, 189, 6, 48, 44, 210, 51, 65, 231, 51, 86, 252, 51, 162, 17, 51, 183, 38, 3, 204,
+    0, 6, 49, 59, 225, 51, 80, 246, 51, 156, 11, 51, 177, 32, 51, 198, 53, 3, 219, 0,
+    5, 50, 74, 240, 51, 95, 5, 51, 171, 26, 51, 192, 47, 51, 213, 68, 6, 48, 234, 89, 51, 255, 165, 51, 20, 186,
+    51, 41, 207, 51, 62, 228, 3, 83, 0, 6, 49, 249, 159, 51, 14, 180, 51, 35, 201, 51, 56, 222, 51, 77, 243, 3, 98,
+    0, 5, 50, 8, 174, 51, 29, 195, 51, 50, 216, 51, 71, 237, 51, 92, 2,
+    6, 48, 168, 23, 51, 189, 44, 51, 210, 65, 51, 231, 86, 51, 252, 162, 3, 17, 0, 6, 49, 183, 38, 51, 204, 59, 51,
+    225, 80, 51, 246, 156, 51, 11, 177, 3, 32, 0, 5, 50, 198, 53, 51, 219, 74, 51, 240, 95, 51, 5, 171, 51, 26,
+    192, 6, 48, 47, 213, 51, 68, 234, 51, 89, 255, 51, 165, 20, 51, 186, 41, 3, 207, 0,
+};
+static const struct head heads_logits[] FLASH = {
+    {-900, 128, 16}, {-200, 137, 16}, {500, 146, 16}, {1200, 155, 16}, {1900, 164, 16}, {2600, 173, 16},
+    {3300, 182, 16}, {4000, 191, 16}, {4700, 200, 16}, {5400, 209, 16},
 };
 static const struct conv layer_logits FLASH = {
-    .layer = {
-        .window = window_in_place, .height = 1, .width = 1, .top = 0, .left = 0, .down = 1, .right = 8,
-        .row_bytes = 32,
+    .window = {
+        .rows = 4, .taps = 32, .skip = 0, .channels = 10, .pairs = 5, .pitch = 0,
     },
-    .rows = rows_bitmap, .stream = weights_logits, .taps = 128, .outputs = 10, .wide = 1,
+    .sums = sums_gaps, .weights = weights_logits, .heads = heads_logits, .height = 1, .width = 1, .across = 8,
+    .below = 32, .right = 8, .down = 32, .pool_height = 1, .pool_width = 1, .wide = 1, .top = 0, .left = 0,
+    .in_height = 4, .in_width = 4, .stride_down = 1, .stride_right = 1, .columns = 4, .weights_pixel = 1,
+    .pixel = 8, .paired = 1,
 };
+KERNEL void step_logits(void)
+{
+    convolve(&layer_logits, arena.bytes + 0, arena.bytes + 0, (sum_t *)(void *)(arena.bytes + 128));
+}
 
 /* ---- The network ---- */
 
 uint8_t *digits_input(void)
 {
-    return arena.bytes + 324;
+    return arena.bytes + 73;
 }
 
 const int16_t *digits_run(void)
 {
-    /* block0.conv0: convolution 3x3, 8x8x1 -> 8x8x6 uint8 */
-    run(&layer_block0_conv0.conv.layer, arena.bytes + 324, arena.bytes + 0, arena.bytes + 388);
-    /* block0.pool: max pool 2x2, 8x8x6 -> 4x4x6 uint8 */
-    run(&layer_block0_pool.layer, arena.bytes + 0, arena.bytes + 0, 0);
-    /* block1.conv0: convolution 1x1, 4x4x6 -> 4x4x8 uint8 */
-    run(&layer_block1_conv0.layer, arena.bytes + 0, arena.bytes + 96, 0);
-    /* logits: fully connected, 4x4x8 -> 1x1x10 int16 */
-    run(&layer_logits.layer, arena.bytes + 96, arena.bytes + 0, 0);
+    step_block0_pool();
+    step_block1_conv0();
+    step_logits();
     return (const int16_t *)(const void *)(arena.bytes + 0);
 }

@@ -3,15 +3,17 @@
  *
  * Network  a17fe65e7fe6d16894ad02e474087edafee9a44346435e4c19c9ccc8843e20dc (SHA-256)
  * Board    Arduino Uno, ATmega328P at 16 MHz; avr-gcc -mmcu=atmega328p -Os -mrelax
- * Flash    2,015 bytes predicted, code and constants
- * RAM      367 bytes predicted: variables 312 (the image included), stack 55
- * Time     289,924 cycles predicted, 18.1 ms
+ * Flash    4,028 bytes predicted, code and constants
+ * RAM      502 bytes predicted: variables 378 (the image included), stack 124
+ * Time     183,632 cycles predicted, 11.5 ms
  */
 #include "residual.h"
 
 /* ---- Kernels ---- */
 
-#define BIAS_BYTES 2
+#define SUM_BYTES 3 /* of a bias; enough for every sum */
+#define PADDED 1 /* 1: a convolution of this network is padded */
+#define PAIRED 1 /* 1: a convolution of this network sums up its windows in pairs */
 
 #include <stdint.h>
 
@@ -36,7 +38,9 @@
 #endif
 
 /* A kernel is neither inlined nor cloned, so that its code and stack are what was measured for the core. */
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#define KERNEL static __attribute__((noipa))
+#elif defined(__GNUC__) && !defined(__clang__)
 #define KERNEL static __attribute__((noinline, noclone))
 #else
 #define KERNEL static
@@ -47,239 +51,815 @@
 #define INLINE static inline
 #endif
 
-/* Writes (product + half) >> shift, clamped to uint8, or to int16 if wide, at out; returns the next place. */
-KERNEL uint8_t *requantise(uint8_t *out, int32_t product, uint8_t shift, uint8_t wide)
+/* Returns (product + half) >> shift, half being 1 << shift >> 1. On an AVR it changes no register but those of its arguments. */
+#ifdef __AVR__ /* has no shift by several bits; a shift by eight is only moves */
+KERNEL int32_t scaled(int32_t product, uint8_t shift)
 {
-    if (shift > 0) { /* half up: ((product >> (shift - 1)) + 1) >> 1 */
-        shift--;
-#ifdef __AVR__ /* has no shift by several bits, but a byte at a time is only moves */
-        for (; shift >= 8; shift = (uint8_t)(shift - 8)) {
-            product >>= 8;
-        }
-        for (; shift > 0; shift--) {
-            product >>= 1;
-        }
+    register int32_t value __asm__("r22") = product; /* where both are already: nothing is moved */
+    register uint8_t rest __asm__("r20") = shift;
+    __asm__ volatile(
+            "subi r20, 1 \n\t"
+            "brcs 5f \n" /* half up: ((product >> (shift - 1)) + 1) >> 1 */
+            "1: subi r20, 8 \n\t"
+            "brcs 2f \n\t"
+            "mov r22, r23 \n\t"
+            "mov r23, r24 \n\t"
+            "mov r24, r25 \n\t"
+            "lsl r25 \n\t"
+            "sbc r25, r25 \n\t"
+            "rjmp 1b \n"
+            "2: subi r20, -8 \n\t"
+            "breq 4f \n"
+            "3: asr r25 \n\t"
+            "ror r24 \n\t"
+            "ror r23 \n\t"
+            "ror r22 \n\t"
+            "dec r20 \n\t"
+            "brne 3b \n"
+            "4: asr r25 \n\t"
+            "ror r24 \n\t"
+            "ror r23 \n\t"
+            "ror r22 \n\t"
+            "adc r22, __zero_reg__ \n\t"
+            "adc r23, __zero_reg__ \n\t"
+            "adc r24, __zero_reg__ \n\t"
+            "adc r25, __zero_reg__ \n"
+            "5:"
+            : "+r"(value), "+r"(rest));
+    return value;
+}
 #else
-        product >>= shift;
+INLINE int32_t scaled(int32_t product, uint8_t shift)
+{
+    return (product + (int32_t)((uint32_t)1 << shift >> 1)) >> shift;
+}
 #endif
-        product = (product + 1) >> 1;
-    }
+
+/* Writes value, clamped to uint8, or to int16 if wide, at out; returns the next place. */
+INLINE uint8_t *clamped(uint8_t *out, int32_t value, uint16_t wide)
+{
     if (wide) {
-        product = product < INT16_MIN ? INT16_MIN : product > INT16_MAX ? INT16_MAX : product;
-        *(int16_t *)(void *)out = (int16_t)product;
+        value = value < INT16_MIN ? INT16_MIN : value > INT16_MAX ? INT16_MAX : value;
+        *(int16_t *)(void *)out = (int16_t)value;
         return out + 2;
     }
-    *out = (uint8_t)(product < 0 ? 0 : product > UINT8_MAX ? UINT8_MAX : product);
+    *out = (uint8_t)(value < 0 ? 0 : value > UINT8_MAX ? UINT8_MAX : value);
     return out + 1;
 }
 
-/* What the kernels of a layer share while it runs. */
-struct cursor {
-    const uint8_t *in;     /* the layer's input */
-    uint8_t *scratch;      /* room for one window */
-    const uint8_t *stream; /* the next weights */
-    uint8_t *out;          /* where the next output goes */
-};
-
-/* A layer: a kernel that is called for every window of the input, row by row. A fully connected layer has one window. */
-struct layer {
-    void (*window)(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left); /* one of window_... */
-    uint16_t height, width; /* of the output: windows */
-    uint16_t top, left;     /* where the first window begins: row, and byte in it; modulo 2**16, since padding begins below zero */
-    uint16_t down, right;   /* rows from a window to the next one below; bytes to the next one on its right */
-    uint16_t row_bytes;     /* of the input */
-};
-
-typedef void window_kernel(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left);
-
-KERNEL void run(const struct layer *layer, const uint8_t *in, uint8_t *out, uint8_t *scratch)
-{
-    struct cursor cursor = {in, scratch, 0, out};
-    uint16_t top = FIELD(layer, top);
-    for (uint16_t y = FIELD(layer, height); y > 0; y--) {
-        uint16_t left = FIELD(layer, left);
-        for (uint16_t x = FIELD(layer, width); x > 0; x--) {
-            ((window_kernel *)FIELD(layer, window))(layer, &cursor, top, left);
-            left = (uint16_t)(left + FIELD(layer, right));
-        }
-        top = (uint16_t)(top + FIELD(layer, down));
-    }
-}
-
-/* A convolution: in every window, several outputs from the same taps. */
-struct conv {
-    struct layer layer;
-    void (*rows)(const struct conv *conv, struct cursor *cursor, const uint8_t *taps); /* rows_dense or rows_bitmap */
-    const uint8_t *stream;
-    uint16_t taps;    /* of an output */
-    uint16_t outputs; /* of the same taps */
-    uint16_t wide;    /* 1: outputs are int16, 0: uint8 */
-};
-
-typedef void rows_kernel(const struct conv *conv, struct cursor *cursor, const uint8_t *taps);
-
-/* Returns the bias at stream. */
-INLINE int32_t read_bias(const uint8_t *stream)
-{
-#ifdef __AVR__
-    return (int32_t)(pgm_read_dword(stream) << (32 - 8 * BIAS_BYTES)) >> (32 - 8 * BIAS_BYTES); /* the bytes behind drop out */
+#if defined(__AVR__) && SUM_BYTES == 3
+typedef __int24 sum_t;
 #else
-    uint32_t bias = 0;
-    for (uint8_t byte = 0; byte < BIAS_BYTES; byte++) {
-        bias |= (uint32_t)stream[byte] << (32 - 8 * BIAS_BYTES + 8 * byte);
-    }
-    return (int32_t)bias >> (32 - 8 * BIAS_BYTES);
+typedef int32_t sum_t;
 #endif
-}
 
-#ifdef __AVR__
-/* Multiplies weight, signed, by tap, unsigned, to r1:r0; sign becomes 0 or 255, the byte above. */
+/* What brings the sum of an output channel back to a small integer. */
+struct head {
+    sum_t bias;
+    uint8_t multiplier, shift;
+};
+
+/* Brings the sums of so many channels back to small integers, at out; returns the next place. */
+KERNEL uint8_t *requantise(uint8_t *out, const sum_t *sums, const struct head *heads, uint16_t channels, uint16_t wide)
+{
 #ifdef __AVR_HAVE_MUL__
-#define MULTIPLY \
-    "mulsu %[weight], %[tap] \n\t" \
-    "sbc %[sign], %[sign] \n\t" /* mulsu leaves the product's sign in the carry */
+    register uint8_t *place __asm__("r20") = out;
+    register uint16_t rest __asm__("r16") = channels;
+    register uint8_t flag __asm__("r18") = (uint8_t)wide;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r20 \n\t"
+        "bst r18, 0 \n"
+        "1: ld r12, X+ \n\t"
+        "ld r13, X+ \n\t"
+        "ld r14, X+ \n\t"
+#if SUM_BYTES == 4
+        "ld r15, X+ \n\t"
+#endif
+        "lpm r0, Z+ \n\t"
+        "add r12, r0 \n\t"
+        "lpm r0, Z+ \n\t"
+        "adc r13, r0 \n\t"
+        "lpm r0, Z+ \n\t"
+        "adc r14, r0 \n\t"
+#if SUM_BYTES == 4
+        "lpm r0, Z+ \n\t"
+        "adc r15, r0 \n\t"
+#endif
+        "brts 2f \n\t"
+        "brpl 2f \n\t"
+        "clr r22 \n\t" /* below zero: a ReLU has nothing to compute */
+        "adiw r30, 2 \n\t"
+        "rjmp 8f \n"
+        "2: lpm r18, Z+ \n\t"
+        "lpm r20, Z+ \n\t"
+        "mul r12, r18 \n\t"
+        "movw r22, r0 \n\t"
+        "mul r14, r18 \n\t"
+        "movw r24, r0 \n\t"
+#if SUM_BYTES == 4
+        "mul r15, r18 \n\t"
+        "add r25, r0 \n\t"
+#endif
+        "mul r13, r18 \n\t"
+        "add r23, r0 \n\t"
+        "adc r24, r1 \n\t"
+        "clr __zero_reg__ \n\t"
+        "adc r25, __zero_reg__ \n\t"
+        "brts 9f \n\t"
+        "subi r20, 1 \n\t" /* half up: ((product >> (shift - 1)) + 1) >> 1; the product is not negative */
+        "brcc 3f \n\t"
+        "or r23, r24 \n\t"
+        "or r23, r25 \n\t"
+        "breq 8f \n"
+        "7: ldi r22, 255 \n"
+        "8: st Y+, r22 \n"
+        "11: subi r16, 1 \n\t"
+        "sbci r17, 0 \n\t"
+        "brne 1b \n\t"
+        "rjmp 12f \n"
+        "3: sbrs r20, 4 \n\t" /* by two bytes, by one byte */
+        "rjmp 4f \n\t"
+        "movw r22, r24 \n\t"
+        "clr r24 \n\t"
+        "clr r25 \n"
+        "4: sbrs r20, 3 \n\t"
+        "rjmp 5f \n\t"
+        "mov r22, r23 \n\t"
+        "mov r23, r24 \n\t"
+        "mov r24, r25 \n\t"
+        "clr r25 \n"
+        "5: or r24, r25 \n\t"
+        "brne 7b \n\t"
+        "ldi r18, 1 \n\t" /* by the rest of 0 to 7: times 128 >> rest, then by a byte */
+        "sbrs r20, 1 \n\t"
+        "ldi r18, 4 \n\t"
+        "sbrs r20, 0 \n\t"
+        "lsl r18 \n\t"
+        "sbrs r20, 2 \n\t"
+        "swap r18 \n\t"
+        "mul r23, r18 \n\t"
+        "movw r24, r0 \n\t"
+        "mul r22, r18 \n\t"
+        "mov r22, r1 \n\t"
+        "lsl r0 \n\t"
+        "clr __zero_reg__ \n\t"
+        "adc r22, r24 \n\t"
+        "adc r25, __zero_reg__ \n\t"
+        "brne 7b \n\t"
+        "rjmp 8b \n"
+        "9: \n\t"
+#if SUM_BYTES == 3
+        "sbrc r14, 7 \n\t" /* the sum's upper byte, were there one: the multiplier less from above */
+        "sub r25, r18 \n\t"
+#endif
+        "%~call %x[scaled] \n\t"
+        "mov r18, r23 \n\t" /* the two upper bytes must be the sign of the lower ones */
+        "lsl r18 \n\t"
+        "sbc r18, r18 \n\t"
+        "cp r24, r18 \n\t"
+        "cpc r25, r18 \n\t"
+        "breq 10f \n\t"
+        "ldi r22, 255 \n\t"
+        "ldi r23, 127 \n\t"
+        "sbrs r25, 7 \n\t"
+        "rjmp 10f \n\t"
+        "com r22 \n\t"
+        "com r23 \n"
+        "10: st Y+, r22 \n\t"
+        "st Y+, r23 \n\t"
+        "rjmp 11b \n"
+        "12: movw r20, r28 \n\t"
+        "pop r29 \n\t"
+        "pop r28"
+        : "+r"(place), "+x"(sums), "+z"(heads), "+r"(rest), "+r"(flag)
+        : [scaled] "i"(scaled)
+        : "r12", "r13", "r14", "r15", "r22", "r23", "r24", "r25", "memory");
+    return place;
 #else
-#define MULTIPLY /* as if weight were unsigned, bit by bit of tap; then 256 * tap less if it was negative */ \
-    "mov r0, %[tap] \n\t" \
-    "clr r1 \n\t" \
-    "ldi %[sign], 8 \n\t" \
-    "lsr r0 \n" \
-    "7: brcc 8f \n\t" \
-    "add r1, %[weight] \n" \
-    "8: ror r1 \n\t" \
-    "ror r0 \n\t" \
-    "dec %[sign] \n\t" \
-    "brne 7b \n\t" \
-    "sbrc %[weight], 7 \n\t" \
-    "sub r1, %[tap] \n\t" \
-    "mov %[sign], r1 \n\t" \
-    "lsl %[sign] \n\t" \
-    "sbc %[sign], %[sign] \n\t"
-#endif
-#endif
-
-/* Adds the products of count taps with as many weights, from *stream on, to sum; moves *stream behind them. */
-INLINE int32_t dot_dense(int32_t sum, const uint8_t *taps, const uint8_t **stream, uint16_t count)
-{
-    const uint8_t *weights = *stream;
+    for (const sum_t *end = sums + channels; sums != end; heads++) {
 #ifdef __AVR__
-    uint8_t tap, weight, sign;
-    __asm__("1: ld %[tap], X+ \n\t"
-            "lpm %[weight], Z+ \n\t"
-            MULTIPLY
-            "add %A[sum], r0 \n\t"
-            "adc %B[sum], r1 \n\t"
-            "adc %C[sum], %[sign] \n\t"
-            "adc %D[sum], %[sign] \n\t"
-            "sbiw %[count], 1 \n\t"
-            "brne 1b \n\t"
-            "clr __zero_reg__"
-            : [sum] "+r"(sum), "+x"(taps), "+z"(weights), [count] "+w"(count), [tap] "=&a"(tap), [weight] "=&a"(weight),
-              [sign] "=&d"(sign)
-            :
-            : "memory");
+        struct head copy;
+        for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+            ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)heads + byte);
+        }
+        const struct head *head = &copy;
 #else
-    for (; count > 0; count--) {
-        sum += (int8_t)BYTE(weights) * *taps;
-        weights++;
-        taps++;
+        const struct head *head = heads;
+#endif
+        int32_t sum = *sums++ + head->bias;
+        if (sum < 0 && !wide) { /* a ReLU has nothing to compute */
+            *out++ = 0;
+        } else {
+            out = clamped(out, scaled(sum * head->multiplier, head->shift), wide);
+        }
+    }
+    return out;
+#endif
+}
+
+/*
+ * Adds up the products of a window's taps with the weights of every output channel, without the bias: of the windows that begin at
+ * a and b, which may be the same. Keeps the sums of a at sums, those of b window.pitch bytes behind; where larger is 1, or both keep
+ * theirs at one place, only if they are larger than what is there. sums has room for an even number of channels.
+ * With b = 0, of the window at a alone; where PADDED is 1, of the part of it that edge says.
+ */
+typedef void sums_kernel(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger);
+
+/* A window of a convolution: rows of taps. */
+struct window {
+    uint16_t rows;
+    uint16_t taps, skip;      /* bytes of a row, and from its last tap to the next row */
+    uint16_t channels, pairs; /* of the output; half as many, rounded up */
+    uint16_t pitch;           /* bytes from the sums of the first window of a pair to those of the second; 0: the larger ones stay */
+};
+
+/* A convolution, and the max pool behind it if there is one: of a pool's windows only the largest sums are requantised. */
+struct conv {
+    struct window window;
+    void (*sums)(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger); /* sums_... */
+    const uint8_t *weights;
+    const struct head *heads;
+    uint16_t height, width;  /* of the output */
+    uint16_t across, below;  /* bytes of the input from the windows of an output to those of the next one, of the next row */
+    uint16_t right, down;    /* from a window to the next one of a pool, in its row and in its column */
+#if PADDED
+    uint16_t top, left;      /* rows and columns of padding before the input */
+    uint16_t in_height, in_width;
+    uint16_t stride_down, stride_right;
+    uint16_t columns;        /* of a window */
+    uint16_t weights_pixel;  /* weights of a column of a window */
+    uint16_t pixel;          /* bytes of a column of the input */
+#endif
+    uint8_t pool_height, pool_width; /* windows of an output */
+    uint8_t paired;                  /* 1: windows are summed up in pairs */
+    uint8_t wide;                    /* 1: outputs are int16, 0: uint8 */
+};
+
+static struct window window; /* of the layer that is being computed */
+
+#if PADDED
+/* What lies inside of a window that sticks out of the input. */
+static struct {
+    uint16_t rows, above, below;                        /* inside, before the input, behind it */
+    uint16_t taps, before, skip;                        /* of a row: bytes inside, before the input; from the last tap to the next row */
+    uint16_t weights_first, weights_skip, weights_rest; /* weights of taps outside: before the first row, between rows, behind */
+} edge;
+#define ALONE(field) (edge.field)
+
+/* Of count places from first on: sets how many lie before 0, and returns how many lie from there to end. */
+INLINE uint16_t places_inside(int16_t first, uint16_t count, uint16_t end, uint16_t *before)
+{
+    uint16_t rest = (uint16_t)(end - (uint16_t)first);
+    *before = first < 0 ? (uint16_t)-first : 0;
+    return (uint16_t)((rest < count ? rest : count) - *before);
+}
+
+/* Sets edge for the window that begins at row top and column left; returns how many bytes behind its corner its first tap is. */
+KERNEL uint16_t clip(const struct conv *conv, int16_t top, int16_t left)
+{
+    uint16_t before, weights_row = (uint16_t)((unsigned)conv->columns * conv->weights_pixel);
+    uint16_t row_bytes = (uint16_t)(window.taps + window.skip);
+    edge.rows = places_inside(top, window.rows, conv->in_height, &edge.above);
+    uint16_t within = places_inside(left, conv->columns, conv->in_width, &before);
+    edge.below = (uint16_t)(window.rows - edge.rows - edge.above);
+    edge.taps = (uint16_t)((unsigned)within * conv->pixel);
+    edge.skip = (uint16_t)(row_bytes - edge.taps);
+    edge.before = (uint16_t)((unsigned)before * conv->pixel);
+    edge.weights_first = (uint16_t)((unsigned)edge.above * weights_row + (unsigned)before * conv->weights_pixel);
+    edge.weights_skip = (uint16_t)((unsigned)(conv->columns - within) * conv->weights_pixel);
+    edge.weights_rest = (uint16_t)((unsigned)(window.rows - edge.rows) * weights_row);
+    return (uint16_t)((unsigned)edge.above * row_bytes + edge.before);
+}
+
+/* Whether the window that begins at row top and column left lies within the input. */
+INLINE uint8_t lies_inside(const struct conv *conv, int16_t top, int16_t left)
+{
+    return top >= 0 && (uint16_t)((uint16_t)top + window.rows) <= conv->in_height && left >= 0 &&
+           (uint16_t)((uint16_t)left + conv->columns) <= conv->in_width;
+}
+#else
+#define ALONE(field) (window.field)
+#endif
+
+/* Computes a layer; sums is scratch: room for a sum of every channel (an even number), for two of each where outputs are paired. */
+KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, sum_t *sums)
+{
+#ifdef __AVR__
+    struct conv copy; /* from flash every field takes longer to read */
+    for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+        ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)layer + byte);
+    }
+    const struct conv *conv = &copy;
+#else
+    const struct conv *conv = layer;
+#endif
+    for (uint8_t byte = 0; byte < sizeof window; byte++) { /* volatile: else compilers call memcpy */
+        ((volatile uint8_t *)&window)[byte] = ((const uint8_t *)&conv->window)[byte];
+    }
+    sum_t *place = sums, *pending_place = sums;
+    const uint8_t *pending = 0; /* a window that waits for another one, since two share the work of reading weights */
+    uint8_t larger = 0;         /* 1: the sums of another window of the same output are there */
+    unsigned row = 0;           /* where windows begin in the input, modulo: padding lies before it */
+#if PADDED
+    int16_t top = (int16_t)-(int16_t)conv->top, rows_top = top, left, columns_left;
+    row -= (unsigned)conv->top * (uint16_t)(window.taps + window.skip) + (unsigned)conv->left * conv->pixel;
+#endif
+    for (uint16_t y = conv->height; y > 0; y--, row += conv->below) {
+        unsigned column = row;
+#if PADDED
+        left = (int16_t)-(int16_t)conv->left;
+        rows_top = top;
+#endif
+        for (uint16_t x = conv->width; x > 0; x--, column += conv->across) {
+            unsigned line = column;
+#if PADDED
+            columns_left = left;
+            top = rows_top;
+#endif
+            for (uint8_t down = conv->pool_height; down > 0; down--, line += conv->down) {
+                unsigned corner = line;
+#if PADDED
+                left = columns_left;
+#endif
+                for (uint8_t right = conv->pool_width; right > 0; right--, corner += conv->right) {
+                    unsigned begin = corner;
+#if PADDED
+                    uint8_t lone = !conv->paired || !lies_inside(conv, top, left);
+                    if (lone) {
+                        begin += clip(conv, top, left);
+                    }
+                    left = (int16_t)(left + conv->stride_right);
+#else
+                    uint8_t lone = !conv->paired;
+#endif
+                    const uint8_t *a = in + begin, *b = 0;
+                    sum_t *at = place;
+                    if (PAIRED && !lone) {
+                        if (pending == 0) {
+                            pending = a;
+                            pending_place = place;
+                            continue;
+                        }
+                        b = a;
+                        a = pending;
+                        at = pending_place;
+                        pending = 0;
+                    }
+                    conv->sums(a, b, conv->weights, at, larger);
+                    larger = window.pitch == 0;
+                }
+#if PADDED
+                top = (int16_t)(top + conv->stride_down);
+#endif
+            }
+            if (PAIRED && window.pitch != 0 && place == sums && (x > 1 || y > 1)) { /* the first output of two */
+                place = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+                continue;
+            }
+            if (PAIRED && pending != 0) { /* as if there were two such windows */
+                window.pitch = 0;
+                conv->sums(pending, pending, conv->weights, pending_place, larger);
+                window.pitch = conv->window.pitch;
+                pending = 0;
+            }
+            out = requantise(out, sums, conv->heads, window.channels, conv->wide);
+            if (PAIRED && place != sums) {
+                out = requantise(out, place, conv->heads, window.channels, conv->wide);
+            }
+            place = sums;
+            larger = 0;
+        }
+    }
+}
+
+#ifdef __AVR__
+#define SYMBOL(field) [field] "i"(&window.field)
+#define LONE_SYMBOL(field) [field] "i"(&ALONE(field))
+/* Assembly: keeps the sum in three or four registers at Z + offset; if T is set, only if it is larger than what is there. */
+#define LOAD(register, field) "lds " #register ", %[" #field "] \n\t"
+#define LOAD2(low, high, field) "lds " #low ", %[" #field "] \n\t lds " #high ", %[" #field "]+1 \n\t"
+#if SUM_BYTES == 3
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction)
+#else
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "ldd r16, Z+" #offset "+3 \n\t" \
+    "cpc r16, " #d " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n\t" \
+    "std Z+" #offset "+3, " #d " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction) instruction
+#endif
+/* Assembly: adds tap * weight (r18), unsigned and signed, to a sum. */
+#ifdef __AVR_HAVE_MUL__
+#define ADD_PRODUCT(tap, a, b, c, d) \
+    "mulsu r18, " #tap " \n\t" \
+    "sbc r17, r17 \n\t" /* mulsu leaves the product's sign in the carry */ \
+    "add " #a ", r0 \n\t" \
+    "adc " #b ", r1 \n\t" \
+    "adc " #c ", r17 \n\t" TOP_BYTE("adc " #d ", r17 \n\t")
+#else /* as if the weight were unsigned, bit by bit of the tap; then 256 * tap less if it was negative */
+#define ADD_PRODUCT(tap, a, b, c, d) \
+    "mov r0, " #tap " \n\t" \
+    "clr r1 \n\t" \
+    "ldi r17, 8 \n\t" \
+    "lsr r0 \n" \
+    "6: brcc 7f \n\t" \
+    "add r1, r18 \n" \
+    "7: ror r1 \n\t" \
+    "ror r0 \n\t" \
+    "dec r17 \n\t" \
+    "brne 6b \n\t" \
+    "sbrc r18, 7 \n\t" \
+    "sub r1, " #tap " \n\t" \
+    "mov r17, r1 \n\t" \
+    "lsl r17 \n\t" \
+    "sbc r17, r17 \n\t" \
+    "add " #a ", r0 \n\t" \
+    "adc " #b ", r1 \n\t" \
+    "adc " #c ", r17 \n\t" TOP_BYTE("adc " #d ", r17 \n\t")
+#endif
+/* Assembly: counts r21:r20 down as two nested loops, dec r20 and dec r21: one more round of the outer one unless r20 is 0. */
+#define NESTED "cpi r20, 1 \n\t sbci r21, 255 \n\t"
+#endif
+/* Keeps sum at place; if larger, only if it is larger than what is there. */
+INLINE void keep(sum_t *place, sum_t sum, uint8_t larger)
+{
+    if (!larger || sum > *place) {
+        *place = sum;
+    }
+}
+
+/* The weights of two channels lie together, tap by tap; the last channel of an odd number is joined by zeros. */
+#ifdef __AVR__
+INLINE void pairs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r19") = larger;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t pairs __asm__("r24") = window.pairs;
+    __asm__ volatile(
+        "bst r19, 0 \n"
+        "1: movw r12, r26 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "movw r4, r2 \n\t"
+        "movw r6, r2 \n\t"
+        "movw r8, r2 \n\t"
+        LOAD(r15, rows)
+        "2: " LOAD2(r20, r21, taps) NESTED
+        "3: ld r16, X+ \n\t"
+        "lpm r18, Z+ \n\t"
+        ADD_PRODUCT(r16, r2, r3, r4, r5)
+        "lpm r18, Z+ \n\t"
+        ADD_PRODUCT(r16, r6, r7, r8, r9)
+        "dec r20 \n\t"
+        "brne 3b \n\t"
+        "dec r21 \n\t"
+        "brne 3b \n\t"
+        LOAD2(r16, r17, skip)
+        "add r26, r16 \n\t"
+        "adc r27, r17 \n\t"
+#if PADDED
+        LOAD2(r16, r17, weights_skip)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+#endif
+        "dec r15 \n\t"
+        "breq 5f \n\t"
+        "rjmp 2b \n"
+        "5: \n\t"
+#if PADDED
+        LOAD2(r16, r17, weights_rest)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+#endif
+        "movw r26, r12 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        KEEP(r2, r3, r4, r5, 0)
+#if SUM_BYTES == 3
+        KEEP(r6, r7, r8, r9, 3)
+        "adiw r30, 6 \n\t"
+#else
+        KEEP(r6, r7, r8, r9, 4)
+        "adiw r30, 8 \n\t"
+#endif
+        "movw r22, r30 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 4f \n\t"
+        "rjmp 1b \n"
+        "4: clr __zero_reg__"
+        : "+x"(a), "+z"(weights), "+r"(place), "+r"(pairs)
+        : "r"(flags), LONE_SYMBOL(rows), LONE_SYMBOL(taps), LONE_SYMBOL(skip)
+#if PADDED
+        , LONE_SYMBOL(weights_skip), LONE_SYMBOL(weights_rest)
+#endif
+        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r12", "r13", "r15", "r16", "r17", "r18", "r20", "r21", "memory");
+}
+
+#if PAIRED && defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+#define PAIRS_TAP \
+    "ld r16, X+ \n\t" \
+    "ld r19, Y+ \n\t" \
+    "lpm r18, Z+ \n\t" \
+    ADD_PRODUCT(r16, r2, r3, r4, ) \
+    ADD_PRODUCT(r19, r8, r9, r10, ) \
+    "lpm r18, Z+ \n\t" \
+    ADD_PRODUCT(r16, r5, r6, r7, ) \
+    ADD_PRODUCT(r19, r11, r12, r13, )
+INLINE void pairs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r14") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *second __asm__("r20") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t pairs __asm__("r24") = window.pairs;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r20 \n"
+        "1: push r26 \n\t"
+        "push r27 \n\t"
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "movw r4, r2 \n\t"
+        "movw r6, r2 \n\t"
+        "movw r8, r2 \n\t"
+        "movw r10, r2 \n\t"
+        "movw r12, r2 \n\t"
+        LOAD(r15, rows)
+        "2: " LOAD2(r20, r21, taps)
+        "lsr r21 \n\t" /* two taps a round; an odd number begins with the second one */
+        "ror r20 \n\t"
+        "brcc 3f \n\t"
+        "subi r20, 255 \n\t"
+        "sbci r21, 255 \n\t"
+        NESTED
+        "rjmp 5f \n"
+        "3: " NESTED
+        "4: " PAIRS_TAP
+        "5: " PAIRS_TAP
+        "dec r20 \n\t"
+        "brne 4b \n\t"
+        "dec r21 \n\t"
+        "brne 4b \n\t"
+        LOAD2(r16, r17, skip)
+        "add r26, r16 \n\t"
+        "adc r27, r17 \n\t"
+        "add r28, r16 \n\t"
+        "adc r29, r17 \n\t"
+        "dec r15 \n\t"
+        "breq 6f \n\t"
+        "rjmp 2b \n"
+        "6: pop r29 \n\t"
+        "pop r28 \n\t"
+        "pop r27 \n\t"
+        "pop r26 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        "bst r14, 0 \n\t"
+        KEEP(r2, r3, r4, , 0)
+        KEEP(r5, r6, r7, , 3)
+        LOAD2(r16, r17, pitch)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+        "bst r14, 1 \n\t"
+        KEEP(r8, r9, r10, , 0)
+        KEEP(r11, r12, r13, , 3)
+        "subi r22, -6 \n\t"
+        "sbci r23, -1 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 10f \n\t"
+        "rjmp 1b \n"
+        "10: pop r29 \n\t"
+        "pop r28 \n\t"
+        "clr __zero_reg__"
+        : "+x"(a), "+z"(weights), "+r"(second), "+r"(place), "+r"(pairs)
+        : "r"(flags), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
+        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r15", "r16", "r17", "r18", "r19",
+          "memory");
+}
+#endif
+#else
+/* The sums of two channels for one window, or the part of it that lies inside. */
+INLINE void pairs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    const int8_t *weight = (const int8_t *)weights;
+    unsigned taps = ALONE(taps), skip = ALONE(skip);
+    for (unsigned rest = window.pairs; rest > 0; rest--) {
+        const uint8_t *x = a;
+        sum_t a0 = 0, a1 = 0;
+        for (unsigned row = ALONE(rows); row > 0; row--) {
+            const uint8_t *end = x + taps;
+            do {
+                int32_t tap = *x++;
+                a0 += *weight++ * tap;
+                a1 += *weight++ * tap;
+            } while (x != end);
+            x += skip;
+#if PADDED
+            weight += edge.weights_skip;
+#endif
+        }
+        keep(sums++, a0, larger);
+        keep(sums++, a1, larger);
+#if PADDED
+        weight += edge.weights_rest;
+#endif
+    }
+}
+
+#if PAIRED
+/* The same for two windows at once. */
+INLINE void pairs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    const int8_t *weight = (const int8_t *)weights;
+    sum_t *other = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+    unsigned taps = window.taps, skip = window.skip;
+    for (unsigned rest = window.pairs; rest > 0; rest--) {
+        const uint8_t *x = a, *y = b;
+        sum_t a0 = 0, a1 = 0, b0 = 0, b1 = 0;
+        for (unsigned row = window.rows; row > 0; row--) {
+            const uint8_t *end = x + taps;
+            do {
+                int32_t first = weight[0], second = weight[1], tap_x = *x++, tap_y = *y++;
+                weight += 2;
+                a0 += first * tap_x;
+                b0 += first * tap_y;
+                a1 += second * tap_x;
+                b1 += second * tap_y;
+            } while (x != end);
+            x += skip;
+            y += skip;
+        }
+        keep(sums++, a0, larger);
+        keep(sums++, a1, larger);
+        keep(other++, b0, larger || window.pitch == 0);
+        keep(other++, b1, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+KERNEL void sums_pairs(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+#if defined(__AVR__) && (!defined(__AVR_HAVE_MUL__) || SUM_BYTES == 4) /* registers for one window only */
+#if PADDED
+        edge.rows = window.rows; /* all of it lies inside */
+        edge.taps = window.taps;
+        edge.skip = window.skip;
+        edge.weights_skip = edge.weights_rest = 0;
+#endif
+        pairs_alone(a, weights, sums, larger);
+        pairs_alone(b, weights, (sum_t *)(void *)((uint8_t *)sums + window.pitch), larger || window.pitch == 0);
+#else
+        pairs_together(a, b, weights, sums, larger);
+#endif
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED
+    weights += edge.weights_first;
+#endif
+    pairs_alone(a, weights, sums, larger);
+}
+
+/* Every channel of the output sums up taps of the same channel of the input. Windows come one by one. */
+KERNEL void sums_depthwise(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    (void)b;
+    uint16_t channels = window.channels;
+#if PADDED
+    weights += edge.weights_first;
+#endif
+    for (uint16_t channel = channels; channel > 0; channel--, a++, sums++) {
+        sum_t sum = 0;
+        const uint8_t *begin = a;
+        for (uint16_t row = ALONE(rows); row > 0; row--) {
+            for (uint16_t tap = 0; tap < ALONE(taps); tap = (uint16_t)(tap + channels)) {
+                sum += (int16_t)((int8_t)BYTE(weights)) * begin[tap];
+                weights++;
+            }
+            begin += (uint16_t)(ALONE(taps) + ALONE(skip));
+#if PADDED
+            weights += edge.weights_skip;
+#endif
+        }
+#if PADDED
+        weights += edge.weights_rest;
+#endif
+        keep(sums, sum, larger);
+    }
+}
+
+/* A pool. Its stride is its window, and what does not fill a window is not read. */
+struct pool {
+    uint16_t height, width;               /* of the output */
+    uint16_t kernel_height, kernel_width; /* of a window */
+    uint16_t channels, taps;              /* of the input; taps: bytes of a row of a window */
+    uint16_t skip;                        /* bytes from the last tap of a row to the next row */
+    uint16_t multiplier, shift;           /* of an average */
+};
+
+/* Computes a layer: value of every window, channel by channel. */
+INLINE void pool(const struct pool *layer, const uint8_t *in, uint8_t *out,
+                 uint8_t (*value)(const struct pool *pool, const uint8_t *corner))
+{
+#ifdef __AVR__
+    struct pool copy; /* from flash every field takes longer to read */
+    for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+        ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)layer + byte);
+    }
+    const struct pool *pool = &copy;
+#else
+    const struct pool *pool = layer;
+#endif
+    for (uint16_t y = pool->height; y > 0; y--) {
+        const uint8_t *corner = in;
+        for (uint16_t x = pool->width; x > 0; x--) {
+            for (uint16_t channel = pool->channels; channel > 0; channel--) {
+                *out++ = value(pool, corner++);
+            }
+            corner += pool->taps - pool->channels;
+        }
+        in += (uint16_t)((unsigned)pool->kernel_height * (uint16_t)(pool->taps + pool->skip));
+    }
+}
+
+/* The mean of a window: sum * multiplier >> shift, rounded. */
+INLINE uint8_t mean_of(const struct pool *pool, const uint8_t *corner)
+{
+#ifdef __AVR__
+    uint8_t value;
+    __uint24 total = 0;
+    uint16_t column, row = pool->kernel_height;
+    __asm__ volatile("1: movw %[column], %[columns] \n"
+                     "2: ld %[value], X \n\t"
+                     "add r26, %A[step] \n\t"
+                     "adc r27, %B[step] \n\t"
+                     "add %A[total], %[value] \n\t"
+                     "adc %B[total], __zero_reg__ \n\t"
+                     "adc %C[total], __zero_reg__ \n\t"
+                     "sbiw %[column], 1 \n\t"
+                     "brne 2b \n\t"
+                     "add r26, %A[skip] \n\t"
+                     "adc r27, %B[skip] \n\t"
+                     "subi %A[row], 1 \n\t"
+                     "sbci %B[row], 0 \n\t"
+                     "brne 1b"
+                     : [total] "+r"(total), [row] "+d"(row), "+x"(corner), [column] "=&w"(column), [value] "=&r"(value)
+                     : [columns] "r"(pool->kernel_width), [step] "r"(pool->channels), [skip] "r"(pool->skip)
+                     : "memory");
+    int32_t sum = (int32_t)total;
+#else
+    int32_t sum = 0;
+    for (unsigned row = pool->kernel_height; row > 0; row--, corner += pool->skip) {
+        for (const uint8_t *end = corner + pool->taps; corner != end; corner += pool->channels) {
+            sum += *corner;
+        }
     }
 #endif
-    *stream = weights;
-    return sum;
-}
-
-/* All outputs of the taps; the weights are dense. */
-KERNEL void rows_dense(const struct conv *conv, struct cursor *cursor, const uint8_t *taps)
-{
-    const uint8_t *stream = cursor->stream;
-    for (uint16_t output = FIELD(conv, outputs); output > 0; output--) {
-        int32_t sum = read_bias(stream);
-        stream += BIAS_BYTES;
-        uint8_t multiplier = BYTE(stream++);
-        uint8_t shift = BYTE(stream++);
-        sum = dot_dense(sum, taps, &stream, FIELD(conv, taps));
-        cursor->out = requantise(cursor->out, sum * multiplier, shift, (uint8_t)FIELD(conv, wide));
+    if (pool->multiplier != 1) { /* it is 1 for windows of two, four, eight */
+        sum *= pool->multiplier;
     }
-    cursor->stream = stream;
+    sum = scaled(sum, (uint8_t)pool->shift);
+    return (uint8_t)(sum > UINT8_MAX ? UINT8_MAX : sum);
 }
 
-/* A window that lies in one piece in the input: 1x1, or one row high, or as wide as the input, and never padded. */
-KERNEL void window_in_place(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
+KERNEL void average_pool(const struct pool *layer, const uint8_t *in, uint8_t *out)
 {
-    const struct conv *conv = (const struct conv *)layer;
-    cursor->stream = (const uint8_t *)FIELD(conv, stream);
-    ((rows_kernel *)FIELD(conv, rows))(conv, cursor, cursor->in + (uint16_t)((unsigned)top * FIELD(layer, row_bytes) + left));
-}
-
-/* Any other window: its taps are gathered in scratch first, zeros where it sticks out of the input. */
-struct gathered {
-    struct conv conv;
-    uint16_t in_height;                   /* rows of the input */
-    uint16_t kernel_height, kernel_width; /* rows of a window, taps in a row */
-    uint16_t tap_step;                    /* bytes from a tap to the next one in its row */
-    uint16_t groups;                      /* 1, or the channels of a depthwise convolution: each of them reads taps of its own */
-};
-
-KERNEL void gather(const struct gathered *gathered, const struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const uint8_t *in = cursor->in;
-    uint8_t *scratch = cursor->scratch;
-    uint16_t tap_step = FIELD(gathered, tap_step);
-    for (uint16_t row = FIELD(gathered, kernel_height); row > 0; row--, top++) {
-        uint16_t row_bytes = FIELD(gathered, conv.layer.row_bytes);
-        uint16_t begin = (uint16_t)((unsigned)top * row_bytes);
-        uint16_t inside = top < FIELD(gathered, in_height) ? row_bytes : 0;
-        uint16_t byte = left; /* of the row; one before its begin wraps, so is not inside either */
-        for (uint16_t tap = FIELD(gathered, kernel_width); tap > 0; tap--) {
-            *scratch++ = byte < inside ? in[(uint16_t)(begin + byte)] : 0;
-            byte = (uint16_t)(byte + tap_step);
-        }
-    }
-}
-
-KERNEL void window_gathered(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct gathered *gathered = (const struct gathered *)layer;
-    const struct conv *conv = &gathered->conv;
-    cursor->stream = (const uint8_t *)FIELD(conv, stream);
-    for (uint16_t group = FIELD(gathered, groups); group > 0; group--) {
-        gather(gathered, cursor, top, left++);
-        ((rows_kernel *)FIELD(conv, rows))(conv, cursor, cursor->scratch);
-    }
-}
-
-struct pool {
-    struct layer layer;
-    uint16_t channels;
-    uint16_t kernel_height, kernel_width; /* of a window */
-};
-
-/* The mean of a window, channel by channel: sum * multiplier >> shift, rounded. */
-struct average {
-    struct pool pool;
-    uint16_t multiplier, shift;
-};
-
-KERNEL void window_average(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct average *average = (const struct average *)layer;
-    uint16_t row_bytes = FIELD(layer, row_bytes);
-    uint16_t channels = FIELD(average, pool.channels);
-    const uint8_t *corner = cursor->in + (uint16_t)((unsigned)top * row_bytes + left);
-    for (uint16_t channel = channels; channel > 0; channel--, corner++) {
-        int32_t sum = 0;
-        uint16_t begin = 0;
-        for (uint16_t row = FIELD(average, pool.kernel_height); row > 0; row--) {
-            uint16_t tap = begin;
-            for (uint16_t rest = FIELD(average, pool.kernel_width); rest > 0; rest--) {
-                sum += corner[tap];
-                tap = (uint16_t)(tap + channels);
-            }
-            begin = (uint16_t)(begin + row_bytes);
-        }
-        cursor->out = requantise(cursor->out, sum * FIELD(average, multiplier), (uint8_t)FIELD(average, shift), 0);
-    }
+    pool(layer, in, out, mean_of);
 }
 
 /* The weighted sum of two tensors or more, element by element. */
@@ -308,72 +888,89 @@ KERNEL void add(const struct add *layer, uint8_t *out)
             int16_t value = FIELD(operand, wide) ? ((const int16_t *)(const void *)tensor)[element] : tensor[element];
             sum += (int32_t)value * (int16_t)FIELD(operand, multiplier);
         }
-        out = requantise(out, sum, (uint8_t)FIELD(layer, shift), (uint8_t)FIELD(layer, wide));
+        out = clamped(out, scaled(sum, (uint8_t)FIELD(layer, shift)), FIELD(layer, wide));
     }
 }
 
 /* ---- Memory: what is never alive together overlaps, and so does an output with an input that is read for the last time ---- */
 
 static union {
-    uint8_t bytes[RESIDUAL_RAM_BYTES];
-    int16_t aligned;
+    uint8_t bytes[348];
+    int32_t aligned;
 } arena;
 
-/* ---- Layers ---- */
+/* ---- Layers: each in a function of its own, so that the stack does not depend on how many there are ---- */
 
 /* stem: convolution 2x2, 10x10x3 -> 5x5x5 uint8 */
 static const uint8_t weights_stem[] FLASH = {
-    124, 252, 128, 15, 156, 193, 230, 11, 48, 85, 177, 214, 251, 32, 69, 161,
-    56, 255, 137, 15, 198, 235, 16, 53, 90, 182, 219, 0, 37, 74, 166, 203,
-    244, 1, 146, 15, 240, 21, 58, 95, 187, 224, 5, 42, 79, 171, 208, 245,
-    176, 4, 155, 15, 26, 63, 100, 192, 229, 10, 47, 84, 176, 213, 250, 31,
-    108, 7, 164, 15, 68, 160, 197, 234, 15, 52, 89, 181, 218, 255, 36, 73,
+    156, 198, 193, 235, 230, 16, 11, 53, 48, 90, 85, 182, 177, 219, 214, 0, 251, 37, 32, 74, 69, 166, 161, 203,
+    240, 26, 21, 63, 58, 100, 95, 192, 187, 229, 224, 10, 5, 47, 42, 84, 79, 176, 171, 213, 208, 250, 245, 31,
+    68, 0, 160, 0, 197, 0, 234, 0, 15, 0, 52, 0, 89, 0, 181, 0, 218, 0, 255, 0, 36, 0, 73, 0,
 };
-static const struct gathered layer_stem FLASH = {
-    .conv = {
-        .layer = {
-            .window = window_gathered, .height = 5, .width = 5, .top = 0, .left = 0, .down = 2, .right = 6,
-            .row_bytes = 30,
-        },
-        .rows = rows_dense, .stream = weights_stem, .taps = 12, .outputs = 5, .wide = 0,
+static const struct head heads_stem[] FLASH = {
+    {-900, 128, 15}, {-200, 137, 15}, {500, 146, 15}, {1200, 155, 15}, {1900, 164, 15},
+};
+static const struct conv layer_stem FLASH = {
+    .window = {
+        .rows = 2, .taps = 6, .skip = 24, .channels = 5, .pairs = 3, .pitch = 6 * sizeof(sum_t),
     },
-    .in_height = 10, .kernel_height = 2, .kernel_width = 6, .tap_step = 1, .groups = 1,
+    .sums = sums_pairs, .weights = weights_stem, .heads = heads_stem, .height = 5, .width = 5, .across = 6,
+    .below = 60, .right = 6, .down = 60, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 0, .left = 0,
+    .in_height = 10, .in_width = 10, .stride_down = 2, .stride_right = 2, .columns = 2, .weights_pixel = 6,
+    .pixel = 3, .paired = 1,
 };
+KERNEL void step_stem(void)
+{
+    convolve(&layer_stem, arena.bytes + 0, arena.bytes + 0, (sum_t *)(void *)(arena.bytes + 300));
+}
 
 /* depthwise: depthwise convolution 3x3, 5x5x5 -> 5x5x5 uint8 */
 static const uint8_t weights_depthwise[] FLASH = {
-    124, 252, 128, 15, 156, 85, 69, 53, 37, 21, 5, 245, 229,
-    56, 255, 137, 15, 193, 177, 161, 90, 74, 58, 42, 26, 10,
-    244, 1, 146, 15, 230, 214, 198, 182, 166, 95, 79, 63, 47,
-    176, 4, 155, 15, 11, 251, 235, 219, 203, 187, 171, 100, 84,
-    108, 7, 164, 15, 48, 32, 16, 0, 240, 224, 208, 192, 176,
+    156, 85, 69, 53, 37, 21, 5, 245, 229,
+    193, 177, 161, 90, 74, 58, 42, 26, 10,
+    230, 214, 198, 182, 166, 95, 79, 63, 47,
+    11, 251, 235, 219, 203, 187, 171, 100, 84,
+    48, 32, 16, 0, 240, 224, 208, 192, 176,
 };
-static const struct gathered layer_depthwise FLASH = {
-    .conv = {
-        .layer = {
-            .window = window_gathered, .height = 5, .width = 5, .top = (uint16_t)-1, .left = (uint16_t)-5, .down = 1,
-            .right = 5, .row_bytes = 25,
-        },
-        .rows = rows_dense, .stream = weights_depthwise, .taps = 9, .outputs = 1, .wide = 0,
+static const struct head heads_depthwise[] FLASH = {
+    {-900, 128, 15}, {-200, 137, 15}, {500, 146, 15}, {1200, 155, 15}, {1900, 164, 15},
+};
+static const struct conv layer_depthwise FLASH = {
+    .window = {
+        .rows = 3, .taps = 15, .skip = 10, .channels = 5, .pairs = 3, .pitch = 0,
     },
-    .in_height = 5, .kernel_height = 3, .kernel_width = 3, .tap_step = 5, .groups = 5,
+    .sums = sums_depthwise, .weights = weights_depthwise, .heads = heads_depthwise, .height = 5, .width = 5,
+    .across = 5, .below = 25, .right = 5, .down = 25, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 1,
+    .left = 1, .in_height = 5, .in_width = 5, .stride_down = 1, .stride_right = 1, .columns = 3,
+    .weights_pixel = 1, .pixel = 5, .paired = 0,
 };
+KERNEL void step_depthwise(void)
+{
+    convolve(&layer_depthwise, arena.bytes + 0, arena.bytes + 125, (sum_t *)(void *)(arena.bytes + 252));
+}
 
 /* pointwise: convolution 1x1, 5x5x5 -> 5x5x5 uint8 */
 static const uint8_t weights_pointwise[] FLASH = {
-    124, 252, 128, 14, 156, 193, 230, 11, 48,
-    56, 255, 137, 14, 85, 177, 214, 251, 32,
-    244, 1, 146, 14, 69, 161, 198, 235, 16,
-    176, 4, 155, 14, 53, 90, 182, 219, 0,
-    108, 7, 164, 14, 37, 74, 166, 203, 240,
+    156, 85, 193, 177, 230, 214, 11, 251, 48, 32,
+    69, 53, 161, 90, 198, 182, 235, 219, 16, 0,
+    37, 0, 74, 0, 166, 0, 203, 0, 240, 0,
+};
+static const struct head heads_pointwise[] FLASH = {
+    {-900, 128, 14}, {-200, 137, 14}, {500, 146, 14}, {1200, 155, 14}, {1900, 164, 14},
 };
 static const struct conv layer_pointwise FLASH = {
-    .layer = {
-        .window = window_in_place, .height = 5, .width = 5, .top = 0, .left = 0, .down = 1, .right = 5,
-        .row_bytes = 25,
+    .window = {
+        .rows = 1, .taps = 5, .skip = 20, .channels = 5, .pairs = 3, .pitch = 6 * sizeof(sum_t),
     },
-    .rows = rows_dense, .stream = weights_pointwise, .taps = 5, .outputs = 5, .wide = 0,
+    .sums = sums_pairs, .weights = weights_pointwise, .heads = heads_pointwise, .height = 5, .width = 5,
+    .across = 5, .below = 25, .right = 5, .down = 25, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 0,
+    .left = 0, .in_height = 5, .in_width = 5, .stride_down = 1, .stride_right = 1, .columns = 1,
+    .weights_pixel = 10, .pixel = 5, .paired = 1,
 };
+KERNEL void step_pointwise(void)
+{
+    convolve(&layer_pointwise, arena.bytes + 125, arena.bytes + 125, (sum_t *)(void *)(arena.bytes + 252));
+}
 
 /* add: sum of 2, 5x5x5 -> 5x5x5 uint8 */
 static const struct operand operands_add[] FLASH = {
@@ -383,31 +980,42 @@ static const struct operand operands_add[] FLASH = {
 static const struct add layer_add FLASH = {
     .operands = operands_add, .count = 2, .elements = 125, .shift = 8, .wide = 0,
 };
+KERNEL void step_add(void)
+{
+    add(&layer_add, arena.bytes + 0);
+}
 
 /* average: average pool 5x5, 5x5x5 -> 1x1x5 uint8 */
-static const struct average layer_average FLASH = {
-    .pool = {
-        .layer = {
-            .window = window_average, .height = 1, .width = 1, .top = 0, .left = 0, .down = 5, .right = 25,
-            .row_bytes = 25,
-        },
-        .channels = 5, .kernel_height = 5, .kernel_width = 5,
-    },
+static const struct pool layer_average FLASH = {
+    .height = 1, .width = 1, .kernel_height = 5, .kernel_width = 5, .channels = 5, .taps = 25, .skip = 0,
     .multiplier = 164, .shift = 12,
 };
+KERNEL void step_average(void)
+{
+    average_pool(&layer_average, arena.bytes + 0, arena.bytes + 125);
+}
 
 /* logits: fully connected, 1x1x5 -> 1x1x3 int16 */
 static const uint8_t weights_logits[] FLASH = {
-    124, 252, 128, 14, 156, 193, 230, 11, 48,
-    56, 255, 137, 14, 85, 177, 214, 251, 32,
-    244, 1, 146, 14, 69, 161, 198, 235, 16,
+    156, 85, 193, 177, 230, 214, 11, 251, 48, 32,
+    69, 0, 161, 0, 198, 0, 235, 0, 16, 0,
+};
+static const struct head heads_logits[] FLASH = {
+    {-900, 128, 14}, {-200, 137, 14}, {500, 146, 14},
 };
 static const struct conv layer_logits FLASH = {
-    .layer = {
-        .window = window_in_place, .height = 1, .width = 1, .top = 0, .left = 0, .down = 1, .right = 5, .row_bytes = 5,
+    .window = {
+        .rows = 1, .taps = 5, .skip = 0, .channels = 3, .pairs = 2, .pitch = 0,
     },
-    .rows = rows_dense, .stream = weights_logits, .taps = 5, .outputs = 3, .wide = 1,
+    .sums = sums_pairs, .weights = weights_logits, .heads = heads_logits, .height = 1, .width = 1, .across = 5,
+    .below = 5, .right = 5, .down = 5, .pool_height = 1, .pool_width = 1, .wide = 1, .top = 0, .left = 0,
+    .in_height = 1, .in_width = 1, .stride_down = 1, .stride_right = 1, .columns = 1, .weights_pixel = 10,
+    .pixel = 5, .paired = 0,
 };
+KERNEL void step_logits(void)
+{
+    convolve(&layer_logits, arena.bytes + 125, arena.bytes + 16, (sum_t *)(void *)(arena.bytes + 0));
+}
 
 /* ---- The network ---- */
 
@@ -418,17 +1026,11 @@ uint8_t *residual_input(void)
 
 const int16_t *residual_run(void)
 {
-    /* stem: convolution 2x2, 10x10x3 -> 5x5x5 uint8 */
-    run(&layer_stem.conv.layer, arena.bytes + 0, arena.bytes + 0, arena.bytes + 300);
-    /* depthwise: depthwise convolution 3x3, 5x5x5 -> 5x5x5 uint8 */
-    run(&layer_depthwise.conv.layer, arena.bytes + 0, arena.bytes + 129, arena.bytes + 254);
-    /* pointwise: convolution 1x1, 5x5x5 -> 5x5x5 uint8 */
-    run(&layer_pointwise.layer, arena.bytes + 129, arena.bytes + 125, 0);
-    /* add: sum of 2, 5x5x5 -> 5x5x5 uint8 */
-    add(&layer_add, arena.bytes + 0);
-    /* average: average pool 5x5, 5x5x5 -> 1x1x5 uint8 */
-    run(&layer_average.pool.layer, arena.bytes + 0, arena.bytes + 125, 0);
-    /* logits: fully connected, 1x1x5 -> 1x1x3 int16 */
-    run(&layer_logits.layer, arena.bytes + 125, arena.bytes + 0, 0);
-    return (const int16_t *)(const void *)(arena.bytes + 0);
+    step_stem();
+    step_depthwise();
+    step_pointwise();
+    step_add();
+    step_average();
+    step_logits();
+    return (const int16_t *)(const void *)(arena.bytes + 16);
 }

@@ -5,10 +5,10 @@
  * "kernel NAME" or "kernel NAME (uses NAMES)". Compiled as it stands, the file has every kernel.
  *
  * Tensors are height, width, channels. A layer is a constant descriptor, which lies in flash and is read through FIELD; all its
- * numbers are uint16_t, and so are the places within a tensor. Its weights are a stream of bytes in flash, read through BYTE. For each
- * output channel it holds: the bias (BIAS_BYTES, little endian, signed), the multiplier (1 byte), the shift (1 byte) and the int8
- * weights of the channel's taps. These are dense, or bitmaps: for every eight taps a byte whose lowest bit stands for the first of
- * them, followed by the weights of the bits that are set. No sum or product overflows an int32: quant/verify.py has proved it.
+ * numbers are uint16_t, and so are the places within a tensor. Its weights are a stream of bytes in flash, read through BYTE, in the
+ * order in which the kernel sums_... of the layer takes them; its heads hold the bias (SUM_BYTES, little endian, signed), the
+ * multiplier (1 byte) and the shift (1 byte) of every output channel. No sum or product overflows an int32: quant/verify.py has
+ * proved it; and no sum of a network whose SUM_BYTES is 3 overflows 24 bits.
  */
 
 /* kernel prelude */
@@ -35,7 +35,9 @@
 #endif
 
 /* A kernel is neither inlined nor cloned, so that its code and stack are what was measured for the core. */
-#if defined(__GNUC__) && !defined(__clang__)
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 8
+#define KERNEL static __attribute__((noipa))
+#elif defined(__GNUC__) && !defined(__clang__)
 #define KERNEL static __attribute__((noinline, noclone))
 #else
 #define KERNEL static
@@ -47,345 +49,1196 @@
 #endif
 
 /* kernel standalone */
-#ifndef BIAS_BYTES
-#define BIAS_BYTES 4 /* generated code says 2, 3 or 4 before its first kernel */
+#ifndef SUM_BYTES /* generated code says all of them before its first kernel */
+#define SUM_BYTES 4
+#define PADDED 1
+#define PAIRED 1
 #endif
 
-/* kernel requantise */
-/* Writes (product + half) >> shift, clamped to uint8, or to int16 if wide, at out; returns the next place. */
-KERNEL uint8_t *requantise(uint8_t *out, int32_t product, uint8_t shift, uint8_t wide)
+/* kernel scaled */
+/* Returns (product + half) >> shift, half being 1 << shift >> 1. On an AVR it changes no register but those of its arguments. */
+#ifdef __AVR__ /* has no shift by several bits; a shift by eight is only moves */
+KERNEL int32_t scaled(int32_t product, uint8_t shift)
 {
-    if (shift > 0) { /* half up: ((product >> (shift - 1)) + 1) >> 1 */
-        shift--;
-#ifdef __AVR__ /* has no shift by several bits, but a byte at a time is only moves */
-        for (; shift >= 8; shift = (uint8_t)(shift - 8)) {
-            product >>= 8;
-        }
-        for (; shift > 0; shift--) {
-            product >>= 1;
-        }
+    register int32_t value __asm__("r22") = product; /* where both are already: nothing is moved */
+    register uint8_t rest __asm__("r20") = shift;
+    __asm__ volatile(
+            "subi r20, 1 \n\t"
+            "brcs 5f \n" /* half up: ((product >> (shift - 1)) + 1) >> 1 */
+            "1: subi r20, 8 \n\t"
+            "brcs 2f \n\t"
+            "mov r22, r23 \n\t"
+            "mov r23, r24 \n\t"
+            "mov r24, r25 \n\t"
+            "lsl r25 \n\t"
+            "sbc r25, r25 \n\t"
+            "rjmp 1b \n"
+            "2: subi r20, -8 \n\t"
+            "breq 4f \n"
+            "3: asr r25 \n\t"
+            "ror r24 \n\t"
+            "ror r23 \n\t"
+            "ror r22 \n\t"
+            "dec r20 \n\t"
+            "brne 3b \n"
+            "4: asr r25 \n\t"
+            "ror r24 \n\t"
+            "ror r23 \n\t"
+            "ror r22 \n\t"
+            "adc r22, __zero_reg__ \n\t"
+            "adc r23, __zero_reg__ \n\t"
+            "adc r24, __zero_reg__ \n\t"
+            "adc r25, __zero_reg__ \n"
+            "5:"
+            : "+r"(value), "+r"(rest));
+    return value;
+}
 #else
-        product >>= shift;
+INLINE int32_t scaled(int32_t product, uint8_t shift)
+{
+    return (product + (int32_t)((uint32_t)1 << shift >> 1)) >> shift;
+}
 #endif
-        product = (product + 1) >> 1;
-    }
+
+/* Writes value, clamped to uint8, or to int16 if wide, at out; returns the next place. */
+INLINE uint8_t *clamped(uint8_t *out, int32_t value, uint16_t wide)
+{
     if (wide) {
-        product = product < INT16_MIN ? INT16_MIN : product > INT16_MAX ? INT16_MAX : product;
-        *(int16_t *)(void *)out = (int16_t)product;
+        value = value < INT16_MIN ? INT16_MIN : value > INT16_MAX ? INT16_MAX : value;
+        *(int16_t *)(void *)out = (int16_t)value;
         return out + 2;
     }
-    *out = (uint8_t)(product < 0 ? 0 : product > UINT8_MAX ? UINT8_MAX : product);
+    *out = (uint8_t)(value < 0 ? 0 : value > UINT8_MAX ? UINT8_MAX : value);
     return out + 1;
 }
 
-/* kernel run */
-/* What the kernels of a layer share while it runs. */
-struct cursor {
-    const uint8_t *in;     /* the layer's input */
-    uint8_t *scratch;      /* room for one window */
-    const uint8_t *stream; /* the next weights */
-    uint8_t *out;          /* where the next output goes */
-};
-
-/* A layer: a kernel that is called for every window of the input, row by row. A fully connected layer has one window. */
-struct layer {
-    void (*window)(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left); /* one of window_... */
-    uint16_t height, width; /* of the output: windows */
-    uint16_t top, left;     /* where the first window begins: row, and byte in it; modulo 2**16, since padding begins below zero */
-    uint16_t down, right;   /* rows from a window to the next one below; bytes to the next one on its right */
-    uint16_t row_bytes;     /* of the input */
-};
-
-typedef void window_kernel(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left);
-
-KERNEL void run(const struct layer *layer, const uint8_t *in, uint8_t *out, uint8_t *scratch)
-{
-    struct cursor cursor = {in, scratch, 0, out};
-    uint16_t top = FIELD(layer, top);
-    for (uint16_t y = FIELD(layer, height); y > 0; y--) {
-        uint16_t left = FIELD(layer, left);
-        for (uint16_t x = FIELD(layer, width); x > 0; x--) {
-            ((window_kernel *)FIELD(layer, window))(layer, &cursor, top, left);
-            left = (uint16_t)(left + FIELD(layer, right));
-        }
-        top = (uint16_t)(top + FIELD(layer, down));
-    }
-}
-
-/* kernel conv (uses run) */
-/* A convolution: in every window, several outputs from the same taps. */
-struct conv {
-    struct layer layer;
-    void (*rows)(const struct conv *conv, struct cursor *cursor, const uint8_t *taps); /* rows_dense or rows_bitmap */
-    const uint8_t *stream;
-    uint16_t taps;    /* of an output */
-    uint16_t outputs; /* of the same taps */
-    uint16_t wide;    /* 1: outputs are int16, 0: uint8 */
-};
-
-typedef void rows_kernel(const struct conv *conv, struct cursor *cursor, const uint8_t *taps);
-
-/* Returns the bias at stream. */
-INLINE int32_t read_bias(const uint8_t *stream)
-{
-#ifdef __AVR__
-    return (int32_t)(pgm_read_dword(stream) << (32 - 8 * BIAS_BYTES)) >> (32 - 8 * BIAS_BYTES); /* the bytes behind drop out */
+/* kernel requantise (uses scaled) */
+#if defined(__AVR__) && SUM_BYTES == 3
+typedef __int24 sum_t;
 #else
-    uint32_t bias = 0;
-    for (uint8_t byte = 0; byte < BIAS_BYTES; byte++) {
-        bias |= (uint32_t)stream[byte] << (32 - 8 * BIAS_BYTES + 8 * byte);
-    }
-    return (int32_t)bias >> (32 - 8 * BIAS_BYTES);
+typedef int32_t sum_t;
 #endif
-}
 
-#ifdef __AVR__
-/* Multiplies weight, signed, by tap, unsigned, to r1:r0; sign becomes 0 or 255, the byte above. */
+/* What brings the sum of an output channel back to a small integer. */
+struct head {
+    sum_t bias;
+    uint8_t multiplier, shift;
+};
+
+/* Brings the sums of so many channels back to small integers, at out; returns the next place. */
+KERNEL uint8_t *requantise(uint8_t *out, const sum_t *sums, const struct head *heads, uint16_t channels, uint16_t wide)
+{
 #ifdef __AVR_HAVE_MUL__
-#define MULTIPLY \
-    "mulsu %[weight], %[tap] \n\t" \
-    "sbc %[sign], %[sign] \n\t" /* mulsu leaves the product's sign in the carry */
+    register uint8_t *place __asm__("r20") = out;
+    register uint16_t rest __asm__("r16") = channels;
+    register uint8_t flag __asm__("r18") = (uint8_t)wide;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r20 \n\t"
+        "bst r18, 0 \n"
+        "1: ld r12, X+ \n\t"
+        "ld r13, X+ \n\t"
+        "ld r14, X+ \n\t"
+#if SUM_BYTES == 4
+        "ld r15, X+ \n\t"
+#endif
+        "lpm r0, Z+ \n\t"
+        "add r12, r0 \n\t"
+        "lpm r0, Z+ \n\t"
+        "adc r13, r0 \n\t"
+        "lpm r0, Z+ \n\t"
+        "adc r14, r0 \n\t"
+#if SUM_BYTES == 4
+        "lpm r0, Z+ \n\t"
+        "adc r15, r0 \n\t"
+#endif
+        "brts 2f \n\t"
+        "brpl 2f \n\t"
+        "clr r22 \n\t" /* below zero: a ReLU has nothing to compute */
+        "adiw r30, 2 \n\t"
+        "rjmp 8f \n"
+        "2: lpm r18, Z+ \n\t"
+        "lpm r20, Z+ \n\t"
+        "mul r12, r18 \n\t"
+        "movw r22, r0 \n\t"
+        "mul r14, r18 \n\t"
+        "movw r24, r0 \n\t"
+#if SUM_BYTES == 4
+        "mul r15, r18 \n\t"
+        "add r25, r0 \n\t"
+#endif
+        "mul r13, r18 \n\t"
+        "add r23, r0 \n\t"
+        "adc r24, r1 \n\t"
+        "clr __zero_reg__ \n\t"
+        "adc r25, __zero_reg__ \n\t"
+        "brts 9f \n\t"
+        "subi r20, 1 \n\t" /* half up: ((product >> (shift - 1)) + 1) >> 1; the product is not negative */
+        "brcc 3f \n\t"
+        "or r23, r24 \n\t"
+        "or r23, r25 \n\t"
+        "breq 8f \n"
+        "7: ldi r22, 255 \n"
+        "8: st Y+, r22 \n"
+        "11: subi r16, 1 \n\t"
+        "sbci r17, 0 \n\t"
+        "brne 1b \n\t"
+        "rjmp 12f \n"
+        "3: sbrs r20, 4 \n\t" /* by two bytes, by one byte */
+        "rjmp 4f \n\t"
+        "movw r22, r24 \n\t"
+        "clr r24 \n\t"
+        "clr r25 \n"
+        "4: sbrs r20, 3 \n\t"
+        "rjmp 5f \n\t"
+        "mov r22, r23 \n\t"
+        "mov r23, r24 \n\t"
+        "mov r24, r25 \n\t"
+        "clr r25 \n"
+        "5: or r24, r25 \n\t"
+        "brne 7b \n\t"
+        "ldi r18, 1 \n\t" /* by the rest of 0 to 7: times 128 >> rest, then by a byte */
+        "sbrs r20, 1 \n\t"
+        "ldi r18, 4 \n\t"
+        "sbrs r20, 0 \n\t"
+        "lsl r18 \n\t"
+        "sbrs r20, 2 \n\t"
+        "swap r18 \n\t"
+        "mul r23, r18 \n\t"
+        "movw r24, r0 \n\t"
+        "mul r22, r18 \n\t"
+        "mov r22, r1 \n\t"
+        "lsl r0 \n\t"
+        "clr __zero_reg__ \n\t"
+        "adc r22, r24 \n\t"
+        "adc r25, __zero_reg__ \n\t"
+        "brne 7b \n\t"
+        "rjmp 8b \n"
+        "9: \n\t"
+#if SUM_BYTES == 3
+        "sbrc r14, 7 \n\t" /* the sum's upper byte, were there one: the multiplier less from above */
+        "sub r25, r18 \n\t"
+#endif
+        "%~call %x[scaled] \n\t"
+        "mov r18, r23 \n\t" /* the two upper bytes must be the sign of the lower ones */
+        "lsl r18 \n\t"
+        "sbc r18, r18 \n\t"
+        "cp r24, r18 \n\t"
+        "cpc r25, r18 \n\t"
+        "breq 10f \n\t"
+        "ldi r22, 255 \n\t"
+        "ldi r23, 127 \n\t"
+        "sbrs r25, 7 \n\t"
+        "rjmp 10f \n\t"
+        "com r22 \n\t"
+        "com r23 \n"
+        "10: st Y+, r22 \n\t"
+        "st Y+, r23 \n\t"
+        "rjmp 11b \n"
+        "12: movw r20, r28 \n\t"
+        "pop r29 \n\t"
+        "pop r28"
+        : "+r"(place), "+x"(sums), "+z"(heads), "+r"(rest), "+r"(flag)
+        : [scaled] "i"(scaled)
+        : "r12", "r13", "r14", "r15", "r22", "r23", "r24", "r25", "memory");
+    return place;
 #else
-#define MULTIPLY /* as if weight were unsigned, bit by bit of tap; then 256 * tap less if it was negative */ \
-    "mov r0, %[tap] \n\t" \
+    for (const sum_t *end = sums + channels; sums != end; heads++) {
+#ifdef __AVR__
+        struct head copy;
+        for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+            ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)heads + byte);
+        }
+        const struct head *head = &copy;
+#else
+        const struct head *head = heads;
+#endif
+        int32_t sum = *sums++ + head->bias;
+        if (sum < 0 && !wide) { /* a ReLU has nothing to compute */
+            *out++ = 0;
+        } else {
+            out = clamped(out, scaled(sum * head->multiplier, head->shift), wide);
+        }
+    }
+    return out;
+#endif
+}
+
+/* kernel convolve (uses requantise) */
+/*
+ * Adds up the products of a window's taps with the weights of every output channel, without the bias: of the windows that begin at
+ * a and b, which may be the same. Keeps the sums of a at sums, those of b window.pitch bytes behind; where larger is 1, or both keep
+ * theirs at one place, only if they are larger than what is there. sums has room for an even number of channels.
+ * With b = 0, of the window at a alone; where PADDED is 1, of the part of it that edge says.
+ */
+typedef void sums_kernel(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger);
+
+/* A window of a convolution: rows of taps. */
+struct window {
+    uint16_t rows;
+    uint16_t taps, skip;      /* bytes of a row, and from its last tap to the next row */
+    uint16_t channels, pairs; /* of the output; half as many, rounded up */
+    uint16_t pitch;           /* bytes from the sums of the first window of a pair to those of the second; 0: the larger ones stay */
+};
+
+/* A convolution, and the max pool behind it if there is one: of a pool's windows only the largest sums are requantised. */
+struct conv {
+    struct window window;
+    void (*sums)(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger); /* sums_... */
+    const uint8_t *weights;
+    const struct head *heads;
+    uint16_t height, width;  /* of the output */
+    uint16_t across, below;  /* bytes of the input from the windows of an output to those of the next one, of the next row */
+    uint16_t right, down;    /* from a window to the next one of a pool, in its row and in its column */
+#if PADDED
+    uint16_t top, left;      /* rows and columns of padding before the input */
+    uint16_t in_height, in_width;
+    uint16_t stride_down, stride_right;
+    uint16_t columns;        /* of a window */
+    uint16_t weights_pixel;  /* weights of a column of a window */
+    uint16_t pixel;          /* bytes of a column of the input */
+#endif
+    uint8_t pool_height, pool_width; /* windows of an output */
+    uint8_t paired;                  /* 1: windows are summed up in pairs */
+    uint8_t wide;                    /* 1: outputs are int16, 0: uint8 */
+};
+
+static struct window window; /* of the layer that is being computed */
+
+#if PADDED
+/* What lies inside of a window that sticks out of the input. */
+static struct {
+    uint16_t rows, above, below;                        /* inside, before the input, behind it */
+    uint16_t taps, before, skip;                        /* of a row: bytes inside, before the input; from the last tap to the next row */
+    uint16_t weights_first, weights_skip, weights_rest; /* weights of taps outside: before the first row, between rows, behind */
+} edge;
+#define ALONE(field) (edge.field)
+
+/* Of count places from first on: sets how many lie before 0, and returns how many lie from there to end. */
+INLINE uint16_t places_inside(int16_t first, uint16_t count, uint16_t end, uint16_t *before)
+{
+    uint16_t rest = (uint16_t)(end - (uint16_t)first);
+    *before = first < 0 ? (uint16_t)-first : 0;
+    return (uint16_t)((rest < count ? rest : count) - *before);
+}
+
+/* Sets edge for the window that begins at row top and column left; returns how many bytes behind its corner its first tap is. */
+KERNEL uint16_t clip(const struct conv *conv, int16_t top, int16_t left)
+{
+    uint16_t before, weights_row = (uint16_t)((unsigned)conv->columns * conv->weights_pixel);
+    uint16_t row_bytes = (uint16_t)(window.taps + window.skip);
+    edge.rows = places_inside(top, window.rows, conv->in_height, &edge.above);
+    uint16_t within = places_inside(left, conv->columns, conv->in_width, &before);
+    edge.below = (uint16_t)(window.rows - edge.rows - edge.above);
+    edge.taps = (uint16_t)((unsigned)within * conv->pixel);
+    edge.skip = (uint16_t)(row_bytes - edge.taps);
+    edge.before = (uint16_t)((unsigned)before * conv->pixel);
+    edge.weights_first = (uint16_t)((unsigned)edge.above * weights_row + (unsigned)before * conv->weights_pixel);
+    edge.weights_skip = (uint16_t)((unsigned)(conv->columns - within) * conv->weights_pixel);
+    edge.weights_rest = (uint16_t)((unsigned)(window.rows - edge.rows) * weights_row);
+    return (uint16_t)((unsigned)edge.above * row_bytes + edge.before);
+}
+
+/* Whether the window that begins at row top and column left lies within the input. */
+INLINE uint8_t lies_inside(const struct conv *conv, int16_t top, int16_t left)
+{
+    return top >= 0 && (uint16_t)((uint16_t)top + window.rows) <= conv->in_height && left >= 0 &&
+           (uint16_t)((uint16_t)left + conv->columns) <= conv->in_width;
+}
+#else
+#define ALONE(field) (window.field)
+#endif
+
+/* Computes a layer; sums is scratch: room for a sum of every channel (an even number), for two of each where outputs are paired. */
+KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, sum_t *sums)
+{
+#ifdef __AVR__
+    struct conv copy; /* from flash every field takes longer to read */
+    for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+        ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)layer + byte);
+    }
+    const struct conv *conv = &copy;
+#else
+    const struct conv *conv = layer;
+#endif
+    for (uint8_t byte = 0; byte < sizeof window; byte++) { /* volatile: else compilers call memcpy */
+        ((volatile uint8_t *)&window)[byte] = ((const uint8_t *)&conv->window)[byte];
+    }
+    sum_t *place = sums, *pending_place = sums;
+    const uint8_t *pending = 0; /* a window that waits for another one, since two share the work of reading weights */
+    uint8_t larger = 0;         /* 1: the sums of another window of the same output are there */
+    unsigned row = 0;           /* where windows begin in the input, modulo: padding lies before it */
+#if PADDED
+    int16_t top = (int16_t)-(int16_t)conv->top, rows_top = top, left, columns_left;
+    row -= (unsigned)conv->top * (uint16_t)(window.taps + window.skip) + (unsigned)conv->left * conv->pixel;
+#endif
+    for (uint16_t y = conv->height; y > 0; y--, row += conv->below) {
+        unsigned column = row;
+#if PADDED
+        left = (int16_t)-(int16_t)conv->left;
+        rows_top = top;
+#endif
+        for (uint16_t x = conv->width; x > 0; x--, column += conv->across) {
+            unsigned line = column;
+#if PADDED
+            columns_left = left;
+            top = rows_top;
+#endif
+            for (uint8_t down = conv->pool_height; down > 0; down--, line += conv->down) {
+                unsigned corner = line;
+#if PADDED
+                left = columns_left;
+#endif
+                for (uint8_t right = conv->pool_width; right > 0; right--, corner += conv->right) {
+                    unsigned begin = corner;
+#if PADDED
+                    uint8_t lone = !conv->paired || !lies_inside(conv, top, left);
+                    if (lone) {
+                        begin += clip(conv, top, left);
+                    }
+                    left = (int16_t)(left + conv->stride_right);
+#else
+                    uint8_t lone = !conv->paired;
+#endif
+                    const uint8_t *a = in + begin, *b = 0;
+                    sum_t *at = place;
+                    if (PAIRED && !lone) {
+                        if (pending == 0) {
+                            pending = a;
+                            pending_place = place;
+                            continue;
+                        }
+                        b = a;
+                        a = pending;
+                        at = pending_place;
+                        pending = 0;
+                    }
+                    conv->sums(a, b, conv->weights, at, larger);
+                    larger = window.pitch == 0;
+                }
+#if PADDED
+                top = (int16_t)(top + conv->stride_down);
+#endif
+            }
+            if (PAIRED && window.pitch != 0 && place == sums && (x > 1 || y > 1)) { /* the first output of two */
+                place = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+                continue;
+            }
+            if (PAIRED && pending != 0) { /* as if there were two such windows */
+                window.pitch = 0;
+                conv->sums(pending, pending, conv->weights, pending_place, larger);
+                window.pitch = conv->window.pitch;
+                pending = 0;
+            }
+            out = requantise(out, sums, conv->heads, window.channels, conv->wide);
+            if (PAIRED && place != sums) {
+                out = requantise(out, place, conv->heads, window.channels, conv->wide);
+            }
+            place = sums;
+            larger = 0;
+        }
+    }
+}
+
+/* kernel kept (uses convolve) */
+#ifdef __AVR__
+#define SYMBOL(field) [field] "i"(&window.field)
+#define LONE_SYMBOL(field) [field] "i"(&ALONE(field))
+/* Assembly: keeps the sum in three or four registers at Z + offset; if T is set, only if it is larger than what is there. */
+#define LOAD(register, field) "lds " #register ", %[" #field "] \n\t"
+#define LOAD2(low, high, field) "lds " #low ", %[" #field "] \n\t lds " #high ", %[" #field "]+1 \n\t"
+#if SUM_BYTES == 3
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction)
+#else
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "ldd r16, Z+" #offset "+3 \n\t" \
+    "cpc r16, " #d " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n\t" \
+    "std Z+" #offset "+3, " #d " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction) instruction
+#endif
+/* Assembly: adds tap * weight (r18), unsigned and signed, to a sum. */
+#ifdef __AVR_HAVE_MUL__
+#define ADD_PRODUCT(tap, a, b, c, d) \
+    "mulsu r18, " #tap " \n\t" \
+    "sbc r17, r17 \n\t" /* mulsu leaves the product's sign in the carry */ \
+    "add " #a ", r0 \n\t" \
+    "adc " #b ", r1 \n\t" \
+    "adc " #c ", r17 \n\t" TOP_BYTE("adc " #d ", r17 \n\t")
+#else /* as if the weight were unsigned, bit by bit of the tap; then 256 * tap less if it was negative */
+#define ADD_PRODUCT(tap, a, b, c, d) \
+    "mov r0, " #tap " \n\t" \
     "clr r1 \n\t" \
-    "ldi %[sign], 8 \n\t" \
+    "ldi r17, 8 \n\t" \
     "lsr r0 \n" \
-    "7: brcc 8f \n\t" \
-    "add r1, %[weight] \n" \
-    "8: ror r1 \n\t" \
+    "6: brcc 7f \n\t" \
+    "add r1, r18 \n" \
+    "7: ror r1 \n\t" \
     "ror r0 \n\t" \
-    "dec %[sign] \n\t" \
-    "brne 7b \n\t" \
-    "sbrc %[weight], 7 \n\t" \
-    "sub r1, %[tap] \n\t" \
-    "mov %[sign], r1 \n\t" \
-    "lsl %[sign] \n\t" \
-    "sbc %[sign], %[sign] \n\t"
+    "dec r17 \n\t" \
+    "brne 6b \n\t" \
+    "sbrc r18, 7 \n\t" \
+    "sub r1, " #tap " \n\t" \
+    "mov r17, r1 \n\t" \
+    "lsl r17 \n\t" \
+    "sbc r17, r17 \n\t" \
+    "add " #a ", r0 \n\t" \
+    "adc " #b ", r1 \n\t" \
+    "adc " #c ", r17 \n\t" TOP_BYTE("adc " #d ", r17 \n\t")
 #endif
+/* Assembly: counts r21:r20 down as two nested loops, dec r20 and dec r21: one more round of the outer one unless r20 is 0. */
+#define NESTED "cpi r20, 1 \n\t sbci r21, 255 \n\t"
 #endif
-
-/* kernel rows_dense (uses requantise, conv) */
-/* Adds the products of count taps with as many weights, from *stream on, to sum; moves *stream behind them. */
-INLINE int32_t dot_dense(int32_t sum, const uint8_t *taps, const uint8_t **stream, uint16_t count)
+/* Keeps sum at place; if larger, only if it is larger than what is there. */
+INLINE void keep(sum_t *place, sum_t sum, uint8_t larger)
 {
-    const uint8_t *weights = *stream;
-#ifdef __AVR__
-    uint8_t tap, weight, sign;
-    __asm__("1: ld %[tap], X+ \n\t"
-            "lpm %[weight], Z+ \n\t"
-            MULTIPLY
-            "add %A[sum], r0 \n\t"
-            "adc %B[sum], r1 \n\t"
-            "adc %C[sum], %[sign] \n\t"
-            "adc %D[sum], %[sign] \n\t"
-            "sbiw %[count], 1 \n\t"
-            "brne 1b \n\t"
-            "clr __zero_reg__"
-            : [sum] "+r"(sum), "+x"(taps), "+z"(weights), [count] "+w"(count), [tap] "=&a"(tap), [weight] "=&a"(weight),
-              [sign] "=&d"(sign)
-            :
-            : "memory");
-#else
-    for (; count > 0; count--) {
-        sum += (int8_t)BYTE(weights) * *taps;
-        weights++;
-        taps++;
+    if (!larger || sum > *place) {
+        *place = sum;
     }
-#endif
-    *stream = weights;
-    return sum;
 }
 
-/* All outputs of the taps; the weights are dense. */
-KERNEL void rows_dense(const struct conv *conv, struct cursor *cursor, const uint8_t *taps)
+/* kernel sums_pairs (uses kept) */
+/* The weights of two channels lie together, tap by tap; the last channel of an odd number is joined by zeros. */
+#ifdef __AVR__
+INLINE void pairs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
 {
-    const uint8_t *stream = cursor->stream;
-    for (uint16_t output = FIELD(conv, outputs); output > 0; output--) {
-        int32_t sum = read_bias(stream);
-        stream += BIAS_BYTES;
-        uint8_t multiplier = BYTE(stream++);
-        uint8_t shift = BYTE(stream++);
-        sum = dot_dense(sum, taps, &stream, FIELD(conv, taps));
-        cursor->out = requantise(cursor->out, sum * multiplier, shift, (uint8_t)FIELD(conv, wide));
-    }
-    cursor->stream = stream;
+    register uint8_t flags __asm__("r19") = larger;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t pairs __asm__("r24") = window.pairs;
+    __asm__ volatile(
+        "bst r19, 0 \n"
+        "1: movw r12, r26 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "movw r4, r2 \n\t"
+        "movw r6, r2 \n\t"
+        "movw r8, r2 \n\t"
+        LOAD(r15, rows)
+        "2: " LOAD2(r20, r21, taps) NESTED
+        "3: ld r16, X+ \n\t"
+        "lpm r18, Z+ \n\t"
+        ADD_PRODUCT(r16, r2, r3, r4, r5)
+        "lpm r18, Z+ \n\t"
+        ADD_PRODUCT(r16, r6, r7, r8, r9)
+        "dec r20 \n\t"
+        "brne 3b \n\t"
+        "dec r21 \n\t"
+        "brne 3b \n\t"
+        LOAD2(r16, r17, skip)
+        "add r26, r16 \n\t"
+        "adc r27, r17 \n\t"
+#if PADDED
+        LOAD2(r16, r17, weights_skip)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+#endif
+        "dec r15 \n\t"
+        "breq 5f \n\t"
+        "rjmp 2b \n"
+        "5: \n\t"
+#if PADDED
+        LOAD2(r16, r17, weights_rest)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+#endif
+        "movw r26, r12 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        KEEP(r2, r3, r4, r5, 0)
+#if SUM_BYTES == 3
+        KEEP(r6, r7, r8, r9, 3)
+        "adiw r30, 6 \n\t"
+#else
+        KEEP(r6, r7, r8, r9, 4)
+        "adiw r30, 8 \n\t"
+#endif
+        "movw r22, r30 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 4f \n\t"
+        "rjmp 1b \n"
+        "4: clr __zero_reg__"
+        : "+x"(a), "+z"(weights), "+r"(place), "+r"(pairs)
+        : "r"(flags), LONE_SYMBOL(rows), LONE_SYMBOL(taps), LONE_SYMBOL(skip)
+#if PADDED
+        , LONE_SYMBOL(weights_skip), LONE_SYMBOL(weights_rest)
+#endif
+        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r12", "r13", "r15", "r16", "r17", "r18", "r20", "r21", "memory");
 }
 
-/* kernel rows_bitmap (uses requantise, conv) */
-/* As dot_dense, for weights that are bitmaps: a weight that is zero costs neither a product nor its byte. */
-INLINE int32_t dot_bitmap(int32_t sum, const uint8_t *taps, const uint8_t **stream, uint16_t count)
+#if PAIRED && defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+#define PAIRS_TAP \
+    "ld r16, X+ \n\t" \
+    "ld r19, Y+ \n\t" \
+    "lpm r18, Z+ \n\t" \
+    ADD_PRODUCT(r16, r2, r3, r4, ) \
+    ADD_PRODUCT(r19, r8, r9, r10, ) \
+    "lpm r18, Z+ \n\t" \
+    ADD_PRODUCT(r16, r5, r6, r7, ) \
+    ADD_PRODUCT(r19, r11, r12, r13, )
+INLINE void pairs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
 {
-    const uint8_t *weights = *stream;
-#ifdef __AVR__
-    uint8_t tap, weight, sign, bits;
-    uint16_t bytes = (uint16_t)(count + 7) >> 3;
-    __asm__("1: lpm %[bits], Z+ \n\t"
-            "tst %[bits] \n\t"
-            "brne 2f \n\t"
-            "adiw r26, 8 \n\t"
-            "rjmp 6f \n"
-            "2: sec \n\t"
-            "ror %[bits] \n\t" /* the first tap's bit leaves through the carry, a sentinel enters at the top */
-            "rjmp 5f \n"
-            "3: adiw r26, 1 \n"
-            "4: lsr %[bits] \n\t"
-            "breq 6f \n" /* the sentinel has left: eight taps are done */
-            "5: brcc 3b \n\t"
-            "ld %[tap], X+ \n\t"
-            "lpm %[weight], Z+ \n\t"
-            MULTIPLY
-            "add %A[sum], r0 \n\t"
-            "adc %B[sum], r1 \n\t"
-            "adc %C[sum], %[sign] \n\t"
-            "adc %D[sum], %[sign] \n\t"
-            "rjmp 4b \n"
-            "6: sbiw %[bytes], 1 \n\t"
-            "brne 1b \n\t"
-            "clr __zero_reg__"
-            : [sum] "+r"(sum), "+x"(taps), "+z"(weights), [bytes] "+w"(bytes), [tap] "=&a"(tap), [weight] "=&a"(weight),
-              [sign] "=&d"(sign), [bits] "=&r"(bits)
-            :
-            : "memory");
+    register uint8_t flags __asm__("r14") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *second __asm__("r20") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t pairs __asm__("r24") = window.pairs;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r20 \n"
+        "1: push r26 \n\t"
+        "push r27 \n\t"
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "movw r4, r2 \n\t"
+        "movw r6, r2 \n\t"
+        "movw r8, r2 \n\t"
+        "movw r10, r2 \n\t"
+        "movw r12, r2 \n\t"
+        LOAD(r15, rows)
+        "2: " LOAD2(r20, r21, taps)
+        "lsr r21 \n\t" /* two taps a round; an odd number begins with the second one */
+        "ror r20 \n\t"
+        "brcc 3f \n\t"
+        "subi r20, 255 \n\t"
+        "sbci r21, 255 \n\t"
+        NESTED
+        "rjmp 5f \n"
+        "3: " NESTED
+        "4: " PAIRS_TAP
+        "5: " PAIRS_TAP
+        "dec r20 \n\t"
+        "brne 4b \n\t"
+        "dec r21 \n\t"
+        "brne 4b \n\t"
+        LOAD2(r16, r17, skip)
+        "add r26, r16 \n\t"
+        "adc r27, r17 \n\t"
+        "add r28, r16 \n\t"
+        "adc r29, r17 \n\t"
+        "dec r15 \n\t"
+        "breq 6f \n\t"
+        "rjmp 2b \n"
+        "6: pop r29 \n\t"
+        "pop r28 \n\t"
+        "pop r27 \n\t"
+        "pop r26 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        "bst r14, 0 \n\t"
+        KEEP(r2, r3, r4, , 0)
+        KEEP(r5, r6, r7, , 3)
+        LOAD2(r16, r17, pitch)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+        "bst r14, 1 \n\t"
+        KEEP(r8, r9, r10, , 0)
+        KEEP(r11, r12, r13, , 3)
+        "subi r22, -6 \n\t"
+        "sbci r23, -1 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 10f \n\t"
+        "rjmp 1b \n"
+        "10: pop r29 \n\t"
+        "pop r28 \n\t"
+        "clr __zero_reg__"
+        : "+x"(a), "+z"(weights), "+r"(second), "+r"(place), "+r"(pairs)
+        : "r"(flags), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
+        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r15", "r16", "r17", "r18", "r19",
+          "memory");
+}
+#endif
 #else
-    for (uint16_t first = 0; first < count; first = (uint16_t)(first + 8)) {
-        uint8_t bits = BYTE(weights++);
-        for (const uint8_t *tap = taps + first; bits > 0; tap++, bits >>= 1) {
-            if (bits & 1) {
-                sum += (int8_t)BYTE(weights) * *tap;
+/* The sums of two channels for one window, or the part of it that lies inside. */
+INLINE void pairs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    const int8_t *weight = (const int8_t *)weights;
+    unsigned taps = ALONE(taps), skip = ALONE(skip);
+    for (unsigned rest = window.pairs; rest > 0; rest--) {
+        const uint8_t *x = a;
+        sum_t a0 = 0, a1 = 0;
+        for (unsigned row = ALONE(rows); row > 0; row--) {
+            const uint8_t *end = x + taps;
+            do {
+                int32_t tap = *x++;
+                a0 += *weight++ * tap;
+                a1 += *weight++ * tap;
+            } while (x != end);
+            x += skip;
+#if PADDED
+            weight += edge.weights_skip;
+#endif
+        }
+        keep(sums++, a0, larger);
+        keep(sums++, a1, larger);
+#if PADDED
+        weight += edge.weights_rest;
+#endif
+    }
+}
+
+#if PAIRED
+/* The same for two windows at once. */
+INLINE void pairs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    const int8_t *weight = (const int8_t *)weights;
+    sum_t *other = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+    unsigned taps = window.taps, skip = window.skip;
+    for (unsigned rest = window.pairs; rest > 0; rest--) {
+        const uint8_t *x = a, *y = b;
+        sum_t a0 = 0, a1 = 0, b0 = 0, b1 = 0;
+        for (unsigned row = window.rows; row > 0; row--) {
+            const uint8_t *end = x + taps;
+            do {
+                int32_t first = weight[0], second = weight[1], tap_x = *x++, tap_y = *y++;
+                weight += 2;
+                a0 += first * tap_x;
+                b0 += first * tap_y;
+                a1 += second * tap_x;
+                b1 += second * tap_y;
+            } while (x != end);
+            x += skip;
+            y += skip;
+        }
+        keep(sums++, a0, larger);
+        keep(sums++, a1, larger);
+        keep(other++, b0, larger || window.pitch == 0);
+        keep(other++, b1, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+KERNEL void sums_pairs(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+#if defined(__AVR__) && (!defined(__AVR_HAVE_MUL__) || SUM_BYTES == 4) /* registers for one window only */
+#if PADDED
+        edge.rows = window.rows; /* all of it lies inside */
+        edge.taps = window.taps;
+        edge.skip = window.skip;
+        edge.weights_skip = edge.weights_rest = 0;
+#endif
+        pairs_alone(a, weights, sums, larger);
+        pairs_alone(b, weights, (sum_t *)(void *)((uint8_t *)sums + window.pitch), larger || window.pitch == 0);
+#else
+        pairs_together(a, b, weights, sums, larger);
+#endif
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED
+    weights += edge.weights_first;
+#endif
+    pairs_alone(a, weights, sums, larger);
+}
+
+/* kernel sums_channels (uses kept) */
+/* The weights lie channel by channel, tap by tap: for cores with eight registers. */
+KERNEL void sums_channels(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned taps = window.taps, row_bytes = taps + window.skip, rows = window.rows;
+    sum_t *other = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+    uint8_t larger_b = larger || window.pitch == 0;
+    for (const sum_t *last = sums + window.channels; sums != last; sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+#if PADDED
+        if (b == 0) {
+            const uint8_t *x = a;
+            weights += edge.weights_first;
+            for (unsigned row = edge.rows; row > 0; row--) {
+                for (const uint8_t *end = x + edge.taps; x != end; x++, weights++) {
+                    sum_a += (int8_t)*weights * *x;
+                }
+                x += edge.skip;
+                weights += edge.weights_skip;
+            }
+            weights += edge.weights_rest;
+            weights -= edge.weights_first;
+            keep(sums, sum_a, larger);
+            continue;
+        }
+#endif
+#ifdef __ARM_ARCH_6M__
+        {
+            register unsigned pitch_of_rows __asm__("r12") = row_bytes;
+            register const uint8_t *end __asm__("lr") = weights + rows * taps;
+            const uint8_t *x = a + taps, *y = b + taps;
+            int32_t first = -(int32_t)taps, index, tap, weight;
+            __asm__("0: ldr %[index], %[first] \n\t"
+                    "sub %[weights], %[index] \n\t"
+                    "lsr %[weight], %[index], #1 \n\t" /* two taps a round; an odd number begins with the second one */
+                    "bcs 2f \n"
+                    "1: \n\t"
+                    "ldrsb %[weight], [%[weights], %[index]] \n\t"
+                    "ldrb %[tap], [%[x], %[index]] \n\t"
+                    "mul %[tap], %[weight] \n\t"
+                    "add %[sum_x], %[tap] \n\t"
+                    "ldrb %[tap], [%[y], %[index]] \n\t"
+                    "mul %[tap], %[weight] \n\t"
+                    "add %[sum_y], %[tap] \n\t"
+                    "add %[index], #1 \n"
+                    "2: \n\t"
+                    "ldrsb %[weight], [%[weights], %[index]] \n\t"
+                    "ldrb %[tap], [%[x], %[index]] \n\t"
+                    "mul %[tap], %[weight] \n\t"
+                    "add %[sum_x], %[tap] \n\t"
+                    "ldrb %[tap], [%[y], %[index]] \n\t"
+                    "mul %[tap], %[weight] \n\t"
+                    "add %[sum_y], %[tap] \n\t"
+                    "add %[index], #1 \n\t"
+                    "bne 1b \n\t"
+                    "add %[x], %[row_bytes] \n\t"
+                    "add %[y], %[row_bytes] \n\t"
+                    "cmp %[weights], %[end] \n\t"
+                    "bne 0b"
+                    : [sum_x] "+l"(sum_a), [sum_y] "+l"(sum_b), [x] "+l"(x), [y] "+l"(y), [weights] "+l"(weights),
+                      [index] "=&l"(index), [tap] "=&l"(tap), [weight] "=&l"(weight)
+                    : [first] "m"(first), [row_bytes] "r"(pitch_of_rows), [end] "r"(end)
+                    : "cc", "memory");
+        }
+#else
+        const uint8_t *x = a, *y = b;
+        for (unsigned row = rows; row > 0; row--) {
+            for (unsigned tap = 0; tap < taps; tap++, weights++) {
+                sum_a += (int8_t)*weights * x[tap];
+                sum_b += (int8_t)*weights * y[tap];
+            }
+            x += row_bytes;
+            y += row_bytes;
+        }
+#endif
+        keep(sums, sum_a, larger);
+        keep(other++, sum_b, larger_b);
+    }
+}
+
+/* kernel sums_words (uses kept) */
+/*
+ * The weights of two channels lie together, four taps at a time: four of the first channel, four of the second. Zeros join the last
+ * taps of a row and the last channel of an odd number. For cores that multiply 16-bit halves of words: what these read behind the
+ * last tap of a row, three bytes at most, counts for nothing.
+ */
+#define WORD_TAPS 4
+KERNEL void sums_words(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned taps = window.taps, skip = window.skip;
+    sum_t *other = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
+    uint8_t larger_b = larger || window.pitch == 0;
+    unsigned row_words = (taps + WORD_TAPS - 1) / WORD_TAPS;
+#ifdef __ARM_FEATURE_DSP
+    /* A round for each word of a row; how many are left of all rows: rows behind this one in the upper half, words of this one below. */
+    uint32_t rounds = ((uint32_t)window.rows - 1) << 16 | row_words, next_row = row_words - 0x10000;
+    uint32_t step = skip + taps - row_words * WORD_TAPS; /* from what was read of a row to the next one */
+#endif
+    for (unsigned rest = window.pairs; rest > 0; rest--) {
+        sum_t a0 = 0, a1 = 0, b0 = 0, b1 = 0;
+        const uint8_t *x = a, *y = b;
+#if PADDED
+        if (b == 0) {
+            weights += edge.above * row_words * 2 * WORD_TAPS;
+            for (unsigned row = edge.rows; row > 0; row--) {
+                for (unsigned tap = edge.before, end = tap + edge.taps; tap < end; tap++) {
+                    const uint8_t *weight = weights + (tap / WORD_TAPS * 2 * WORD_TAPS + tap % WORD_TAPS);
+                    a0 += (int8_t)weight[0] * *x;
+                    a1 += (int8_t)weight[WORD_TAPS] * *x++;
+                }
+                x += edge.skip;
+                weights += row_words * 2 * WORD_TAPS;
+            }
+            weights += edge.below * row_words * 2 * WORD_TAPS;
+            keep(sums++, a0, larger);
+            keep(sums++, a1, larger);
+            continue;
+        }
+#endif
+#ifdef __ARM_FEATURE_DSP
+        uint32_t rest_ = rounds, x_odd, x_even, y_odd, y_even, odd, even;
+        __asm__("1: ldr %[x_odd], [%[x]], #4 \n\t"
+                "ldr %[y_odd], [%[y]], #4 \n\t"
+                "ldr %[odd], [%[weights]], #4 \n\t"
+                "uxtb16 %[x_even], %[x_odd] \n\t"
+                "uxtb16 %[x_odd], %[x_odd], ror #8 \n\t"
+                "uxtb16 %[y_even], %[y_odd] \n\t"
+                "uxtb16 %[y_odd], %[y_odd], ror #8 \n\t"
+                "sxtb16 %[even], %[odd] \n\t"
+                "sxtb16 %[odd], %[odd], ror #8 \n\t"
+                "smlad %[a0], %[x_even], %[even], %[a0] \n\t"
+                "smlad %[a0], %[x_odd], %[odd], %[a0] \n\t"
+                "smlad %[b0], %[y_even], %[even], %[b0] \n\t"
+                "smlad %[b0], %[y_odd], %[odd], %[b0] \n\t"
+                "ldr %[odd], [%[weights]], #4 \n\t"
+                "sxtb16 %[even], %[odd] \n\t"
+                "sxtb16 %[odd], %[odd], ror #8 \n\t"
+                "smlad %[a1], %[x_even], %[even], %[a1] \n\t"
+                "smlad %[a1], %[x_odd], %[odd], %[a1] \n\t"
+                "smlad %[b1], %[y_even], %[even], %[b1] \n\t"
+                "smlad %[b1], %[y_odd], %[odd], %[b1] \n\t"
+                "subs %[rest], #1 \n\t"
+                "lsls %[odd], %[rest], #16 \n\t"
+                "bne 1b \n\t"
+                "ldr %[odd], %[next_row] \n\t"
+                "adds %[rest], %[odd] \n\t"
+                "bmi 2f \n\t"
+                "ldr %[odd], %[step] \n\t"
+                "add %[x], %[odd] \n\t"
+                "add %[y], %[odd] \n\t"
+                "b 1b \n"
+                "2:"
+                : [a0] "+r"(a0), [a1] "+r"(a1), [b0] "+r"(b0), [b1] "+r"(b1), [x] "+r"(x), [y] "+r"(y), [weights] "+r"(weights),
+                  [rest] "+r"(rest_), [x_odd] "=&r"(x_odd), [x_even] "=&r"(x_even), [y_odd] "=&r"(y_odd),
+                  [y_even] "=&r"(y_even), [odd] "=&r"(odd), [even] "=&r"(even)
+                : [next_row] "m"(next_row), [step] "m"(step)
+                : "cc", "memory");
+#else
+        for (unsigned row = window.rows; row > 0; row--) {
+            for (unsigned tap = 0; tap < taps; tap++) {
+                const uint8_t *weight = weights + (tap / WORD_TAPS * 2 * WORD_TAPS + tap % WORD_TAPS);
+                a0 += (int8_t)weight[0] * *x;
+                a1 += (int8_t)weight[WORD_TAPS] * *x++;
+                b0 += (int8_t)weight[0] * *y;
+                b1 += (int8_t)weight[WORD_TAPS] * *y++;
+            }
+            weights += row_words * 2 * WORD_TAPS;
+            x += skip;
+            y += skip;
+        }
+#endif
+        keep(sums++, a0, larger);
+        keep(sums++, a1, larger);
+        keep(other++, b0, larger_b);
+        keep(other++, b1, larger_b);
+    }
+}
+
+/* kernel sums_gaps (uses kept) */
+/*
+ * Only weights that are not zero. For every channel and every row of the window: how many pairs of weights follow, then for each
+ * pair a byte and the two weights. The byte holds how many taps each of them lies behind the one before it (the low four bits are
+ * the first's); the first of a row counts from the row's first tap.
+ */
+#if PAIRED
+#if defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+#define GAP_PRODUCTS \
+    "andi r16, 15 \n\t" \
+    "add r26, r16 \n\t" \
+    "adc r27, r15 \n\t" \
+    "add r28, r16 \n\t" \
+    "adc r29, r15 \n\t" \
+    "lpm r18, Z+ \n\t" \
+    "ld r16, X \n\t" \
+    "ld r19, Y \n\t" \
+    ADD_PRODUCT(r16, r2, r3, r4, ) \
+    ADD_PRODUCT(r19, r8, r9, r10, )
+INLINE void gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r11") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *first __asm__("r6") = a;
+    register const uint8_t *second __asm__("r12") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t channels __asm__("r24") = window.channels;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "clr r15 \n"
+        "1: push r6 \n\t"
+        "push r7 \n\t"
+        "push r12 \n\t"
+        "push r13 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "clr r4 \n\t"
+        "movw r8, r2 \n\t"
+        "clr r10 \n\t"
+        LOAD(r20, rows)
+        "2: lpm r21, Z+ \n\t"
+        "tst r21 \n\t"
+        "breq 4f \n\t"
+        "movw r26, r6 \n\t"
+        "movw r28, r12 \n"
+        "3: lpm r5, Z+ \n\t"
+        "mov r16, r5 \n\t"
+        GAP_PRODUCTS
+        "mov r16, r5 \n\t"
+        "swap r16 \n\t"
+        GAP_PRODUCTS
+        "dec r21 \n\t"
+        "brne 3b \n"
+        "4: " LOAD2(r16, r17, taps)
+        LOAD2(r18, r19, skip)
+        "add r16, r18 \n\t"
+        "adc r17, r19 \n\t"
+        "add r6, r16 \n\t"
+        "adc r7, r17 \n\t"
+        "add r12, r16 \n\t"
+        "adc r13, r17 \n\t"
+        "dec r20 \n\t"
+        "brne 2b \n\t"
+        "pop r13 \n\t"
+        "pop r12 \n\t"
+        "pop r7 \n\t"
+        "pop r6 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        "bst r11, 0 \n\t"
+        KEEP(r2, r3, r4, , 0)
+        LOAD2(r16, r17, pitch)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+        "bst r11, 1 \n\t"
+        KEEP(r8, r9, r10, , 0)
+        "subi r22, -3 \n\t"
+        "sbci r23, -1 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 5f \n\t"
+        "rjmp 1b \n"
+        "5: pop r29 \n\t"
+        "pop r28 \n\t"
+        "clr __zero_reg__"
+        : "+z"(weights), "+r"(place), "+r"(channels)
+        : "r"(flags), "r"(first), "r"(second), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
+        : "r2", "r3", "r4", "r5", "r8", "r9", "r10", "r14", "r15", "r16", "r17", "r18", "r19", "r20", "r21", "r26", "r27",
+          "memory");
+}
+#else
+INLINE void gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    uint16_t row_bytes = (uint16_t)(window.taps + window.skip);
+    for (uint16_t channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *row_a = a, *row_b = b;
+        for (uint16_t row = window.rows; row > 0; row--, row_a += row_bytes, row_b += row_bytes) {
+            const uint8_t *x = row_a, *y = row_b;
+            for (uint8_t pairs = BYTE(weights++); pairs > 0; pairs--) {
+                uint8_t gaps = BYTE(weights++);
+                int16_t weight = (int8_t)BYTE(weights++);
+                x += gaps & 15;
+                y += gaps & 15;
+                sum_a += (int32_t)weight * *x;
+                sum_b += (int32_t)weight * *y;
+                weight = (int8_t)BYTE(weights++);
+                x += gaps >> 4;
+                y += gaps >> 4;
+                sum_a += (int32_t)weight * *x;
+                sum_b += (int32_t)weight * *y;
+            }
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PADDED
+    uint16_t above = edge.above, before = edge.before;
+#else
+    uint16_t above = 0, before = 0;
+#endif
+    uint16_t taps = ALONE(taps), row_bytes = (uint16_t)(taps + ALONE(skip));
+    for (uint16_t channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0;
+        const uint8_t *begin = a;
+        for (uint16_t row = 0; row < window.rows; row++) {
+            uint8_t inside = (uint16_t)(row - above) < ALONE(rows);
+            uint16_t tap = (uint16_t)-before; /* modulo 2**16: one outside is not below taps either */
+            for (uint8_t entries = BYTE(weights++); entries > 0; entries--, weights += 3) {
+                uint8_t gaps = BYTE(weights);
+                for (uint8_t which = 1; which <= 2; which++, gaps >>= 4) {
+                    tap = (uint16_t)(tap + (gaps & 15));
+                    if (inside && tap < taps) {
+                        sum += (int32_t)(int8_t)BYTE(weights + which) * begin[tap];
+                    }
+                }
+            }
+            if (inside) {
+                begin += row_bytes;
+            }
+        }
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+KERNEL void sums_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+        gaps_together(a, b, weights, sums, larger);
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    gaps_alone(a, weights, sums, larger);
+#endif
+}
+
+/* kernel sums_depthwise (uses kept) */
+/* Every channel of the output sums up taps of the same channel of the input. Windows come one by one. */
+KERNEL void sums_depthwise(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    (void)b;
+    uint16_t channels = window.channels;
+#if PADDED
+    weights += edge.weights_first;
+#endif
+    for (uint16_t channel = channels; channel > 0; channel--, a++, sums++) {
+        sum_t sum = 0;
+        const uint8_t *begin = a;
+        for (uint16_t row = ALONE(rows); row > 0; row--) {
+            for (uint16_t tap = 0; tap < ALONE(taps); tap = (uint16_t)(tap + channels)) {
+                sum += (int16_t)((int8_t)BYTE(weights)) * begin[tap];
                 weights++;
             }
+            begin += (uint16_t)(ALONE(taps) + ALONE(skip));
+#if PADDED
+            weights += edge.weights_skip;
+#endif
+        }
+#if PADDED
+        weights += edge.weights_rest;
+#endif
+        keep(sums, sum, larger);
+    }
+}
+
+/* kernel pool */
+/* A pool. Its stride is its window, and what does not fill a window is not read. */
+struct pool {
+    uint16_t height, width;               /* of the output */
+    uint16_t kernel_height, kernel_width; /* of a window */
+    uint16_t channels, taps;              /* of the input; taps: bytes of a row of a window */
+    uint16_t skip;                        /* bytes from the last tap of a row to the next row */
+    uint16_t multiplier, shift;           /* of an average */
+};
+
+/* Computes a layer: value of every window, channel by channel. */
+INLINE void pool(const struct pool *layer, const uint8_t *in, uint8_t *out,
+                 uint8_t (*value)(const struct pool *pool, const uint8_t *corner))
+{
+#ifdef __AVR__
+    struct pool copy; /* from flash every field takes longer to read */
+    for (uint8_t byte = 0; byte < sizeof copy; byte++) {
+        ((uint8_t *)&copy)[byte] = BYTE((const uint8_t *)layer + byte);
+    }
+    const struct pool *pool = &copy;
+#else
+    const struct pool *pool = layer;
+#endif
+    for (uint16_t y = pool->height; y > 0; y--) {
+        const uint8_t *corner = in;
+        for (uint16_t x = pool->width; x > 0; x--) {
+            for (uint16_t channel = pool->channels; channel > 0; channel--) {
+                *out++ = value(pool, corner++);
+            }
+            corner += pool->taps - pool->channels;
+        }
+        in += (uint16_t)((unsigned)pool->kernel_height * (uint16_t)(pool->taps + pool->skip));
+    }
+}
+
+/* kernel max_pool (uses pool) */
+INLINE uint8_t largest_of(const struct pool *pool, const uint8_t *corner)
+{
+    uint8_t largest = 0;
+    for (uint16_t row = pool->kernel_height; row > 0; row--, corner += pool->skip) {
+        for (const uint8_t *end = corner + pool->taps; corner != end; corner += pool->channels) {
+            largest = *corner > largest ? *corner : largest;
+        }
+    }
+    return largest;
+}
+
+KERNEL void max_pool(const struct pool *layer, const uint8_t *in, uint8_t *out)
+{
+    pool(layer, in, out, largest_of);
+}
+
+/* kernel average_pool (uses scaled, pool) */
+/* The mean of a window: sum * multiplier >> shift, rounded. */
+INLINE uint8_t mean_of(const struct pool *pool, const uint8_t *corner)
+{
+#ifdef __AVR__
+    uint8_t value;
+    __uint24 total = 0;
+    uint16_t column, row = pool->kernel_height;
+    __asm__ volatile("1: movw %[column], %[columns] \n"
+                     "2: ld %[value], X \n\t"
+                     "add r26, %A[step] \n\t"
+                     "adc r27, %B[step] \n\t"
+                     "add %A[total], %[value] \n\t"
+                     "adc %B[total], __zero_reg__ \n\t"
+                     "adc %C[total], __zero_reg__ \n\t"
+                     "sbiw %[column], 1 \n\t"
+                     "brne 2b \n\t"
+                     "add r26, %A[skip] \n\t"
+                     "adc r27, %B[skip] \n\t"
+                     "subi %A[row], 1 \n\t"
+                     "sbci %B[row], 0 \n\t"
+                     "brne 1b"
+                     : [total] "+r"(total), [row] "+d"(row), "+x"(corner), [column] "=&w"(column), [value] "=&r"(value)
+                     : [columns] "r"(pool->kernel_width), [step] "r"(pool->channels), [skip] "r"(pool->skip)
+                     : "memory");
+    int32_t sum = (int32_t)total;
+#else
+    int32_t sum = 0;
+    for (unsigned row = pool->kernel_height; row > 0; row--, corner += pool->skip) {
+        for (const uint8_t *end = corner + pool->taps; corner != end; corner += pool->channels) {
+            sum += *corner;
         }
     }
 #endif
-    *stream = weights;
-    return sum;
-}
-
-/* All outputs of the taps; the weights are bitmaps. */
-KERNEL void rows_bitmap(const struct conv *conv, struct cursor *cursor, const uint8_t *taps)
-{
-    const uint8_t *stream = cursor->stream;
-    for (uint16_t output = FIELD(conv, outputs); output > 0; output--) {
-        int32_t sum = read_bias(stream);
-        stream += BIAS_BYTES;
-        uint8_t multiplier = BYTE(stream++);
-        uint8_t shift = BYTE(stream++);
-        sum = dot_bitmap(sum, taps, &stream, FIELD(conv, taps));
-        cursor->out = requantise(cursor->out, sum * multiplier, shift, (uint8_t)FIELD(conv, wide));
+    if (pool->multiplier != 1) { /* it is 1 for windows of two, four, eight */
+        sum *= pool->multiplier;
     }
-    cursor->stream = stream;
+    sum = scaled(sum, (uint8_t)pool->shift);
+    return (uint8_t)(sum > UINT8_MAX ? UINT8_MAX : sum);
 }
 
-/* kernel window_in_place (uses conv) */
-/* A window that lies in one piece in the input: 1x1, or one row high, or as wide as the input, and never padded. */
-KERNEL void window_in_place(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
+KERNEL void average_pool(const struct pool *layer, const uint8_t *in, uint8_t *out)
 {
-    const struct conv *conv = (const struct conv *)layer;
-    cursor->stream = (const uint8_t *)FIELD(conv, stream);
-    ((rows_kernel *)FIELD(conv, rows))(conv, cursor, cursor->in + (uint16_t)((unsigned)top * FIELD(layer, row_bytes) + left));
+    pool(layer, in, out, mean_of);
 }
 
-/* kernel window_gathered (uses conv) */
-/* Any other window: its taps are gathered in scratch first, zeros where it sticks out of the input. */
-struct gathered {
-    struct conv conv;
-    uint16_t in_height;                   /* rows of the input */
-    uint16_t kernel_height, kernel_width; /* rows of a window, taps in a row */
-    uint16_t tap_step;                    /* bytes from a tap to the next one in its row */
-    uint16_t groups;                      /* 1, or the channels of a depthwise convolution: each of them reads taps of its own */
-};
-
-KERNEL void gather(const struct gathered *gathered, const struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const uint8_t *in = cursor->in;
-    uint8_t *scratch = cursor->scratch;
-    uint16_t tap_step = FIELD(gathered, tap_step);
-    for (uint16_t row = FIELD(gathered, kernel_height); row > 0; row--, top++) {
-        uint16_t row_bytes = FIELD(gathered, conv.layer.row_bytes);
-        uint16_t begin = (uint16_t)((unsigned)top * row_bytes);
-        uint16_t inside = top < FIELD(gathered, in_height) ? row_bytes : 0;
-        uint16_t byte = left; /* of the row; one before its begin wraps, so is not inside either */
-        for (uint16_t tap = FIELD(gathered, kernel_width); tap > 0; tap--) {
-            *scratch++ = byte < inside ? in[(uint16_t)(begin + byte)] : 0;
-            byte = (uint16_t)(byte + tap_step);
-        }
-    }
-}
-
-KERNEL void window_gathered(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct gathered *gathered = (const struct gathered *)layer;
-    const struct conv *conv = &gathered->conv;
-    cursor->stream = (const uint8_t *)FIELD(conv, stream);
-    for (uint16_t group = FIELD(gathered, groups); group > 0; group--) {
-        gather(gathered, cursor, top, left++);
-        ((rows_kernel *)FIELD(conv, rows))(conv, cursor, cursor->scratch);
-    }
-}
-
-/* kernel pool (uses run) */
-struct pool {
-    struct layer layer;
-    uint16_t channels;
-    uint16_t kernel_height, kernel_width; /* of a window */
-};
-
-/* kernel window_max (uses pool) */
-/* The largest value of a window, channel by channel. */
-KERNEL void window_max(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct pool *pool = (const struct pool *)layer;
-    uint16_t row_bytes = FIELD(layer, row_bytes);
-    uint16_t channels = FIELD(pool, channels);
-    const uint8_t *corner = cursor->in + (uint16_t)((unsigned)top * row_bytes + left);
-    for (uint16_t channel = channels; channel > 0; channel--, corner++) {
-        uint8_t largest = 0;
-        uint16_t begin = 0;
-        for (uint16_t row = FIELD(pool, kernel_height); row > 0; row--) {
-            uint16_t tap = begin;
-            for (uint16_t rest = FIELD(pool, kernel_width); rest > 0; rest--) {
-                uint8_t value = corner[tap];
-                if (value > largest) {
-                    largest = value;
-                }
-                tap = (uint16_t)(tap + channels);
-            }
-            begin = (uint16_t)(begin + row_bytes);
-        }
-        *cursor->out++ = largest;
-    }
-}
-
-/* kernel window_average (uses requantise, pool) */
-/* The mean of a window, channel by channel: sum * multiplier >> shift, rounded. */
-struct average {
-    struct pool pool;
-    uint16_t multiplier, shift;
-};
-
-KERNEL void window_average(const struct layer *layer, struct cursor *cursor, uint16_t top, uint16_t left)
-{
-    const struct average *average = (const struct average *)layer;
-    uint16_t row_bytes = FIELD(layer, row_bytes);
-    uint16_t channels = FIELD(average, pool.channels);
-    const uint8_t *corner = cursor->in + (uint16_t)((unsigned)top * row_bytes + left);
-    for (uint16_t channel = channels; channel > 0; channel--, corner++) {
-        int32_t sum = 0;
-        uint16_t begin = 0;
-        for (uint16_t row = FIELD(average, pool.kernel_height); row > 0; row--) {
-            uint16_t tap = begin;
-            for (uint16_t rest = FIELD(average, pool.kernel_width); rest > 0; rest--) {
-                sum += corner[tap];
-                tap = (uint16_t)(tap + channels);
-            }
-            begin = (uint16_t)(begin + row_bytes);
-        }
-        cursor->out = requantise(cursor->out, sum * FIELD(average, multiplier), (uint8_t)FIELD(average, shift), 0);
-    }
-}
-
-/* kernel add (uses requantise) */
+/* kernel add (uses scaled) */
 /* The weighted sum of two tensors or more, element by element. */
 struct operand {
     const uint8_t *tensor;
@@ -412,6 +1265,6 @@ KERNEL void add(const struct add *layer, uint8_t *out)
             int16_t value = FIELD(operand, wide) ? ((const int16_t *)(const void *)tensor)[element] : tensor[element];
             sum += (int32_t)value * (int16_t)FIELD(operand, multiplier);
         }
-        out = requantise(out, sum, (uint8_t)FIELD(layer, shift), (uint8_t)FIELD(layer, wide));
+        out = clamped(out, scaled(sum, (uint8_t)FIELD(layer, shift)), FIELD(layer, wide));
     }
 }
