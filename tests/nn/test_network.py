@@ -120,8 +120,7 @@ def test_kl_is_the_sum_over_weights_and_scales(method, of_weights):
         leaving = {"block0.conv0": 24, "block0.conv1.depthwise": 24, "block0.conv1.pointwise": 52}
         for name, weights in leaving.items():
             expected += 1.5 * math.sqrt(weights) * scale_kl(parts, f"{name}.scale")
-        # An input of the classifier has a weight for each of 3 classes.
-        expected += 1.5 * math.sqrt(3) * scale_kl(parts, "logits.input_scale")
+        expected += scale_kl(parts, "logits.input_scale")
     assert "logits.scale.mean" not in parts
     assert network.kl().item() == pytest.approx(expected, rel=1e-5)
 

@@ -18,7 +18,8 @@ from sparse_mcu.nn.variational import Noise, log_uniform_kl, standard_normal_kl
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
 
-SHARE_PER_ROOT = 1.5  # of the weights that leave with a scale: a strength then means about as much for every pruning method
+# Of the number of weights that leave with a channel: a strength then means about as much for every pruning method.
+SHARE_PER_ROOT, LARGEST_SHARE = 1.5, 50.0
 
 Weights = dict[str, npt.NDArray[np.float32]]
 """All that a network has learnt, as "layer.part"; parts are named in ``modules.WeightedLayer``. Saved as safetensors."""
@@ -131,19 +132,16 @@ def _scale_shares(layers: Sequence[Layer]) -> dict[str, Shares]:
     """Return how much the divergence of a scale counts, for each layer; 0 where there is none, for its channels cannot leave.
 
     The bound counts a scale once, however much depends on it: a few nats against all that a channel contributes, which takes
-    very long trainings to show. Here it counts in proportion to the square root of the number of weights that leave with it, and
-    at least once; in proportion to their number, a layer that has many per channel would leave as good as whole.
+    very long trainings to show. Here that of a channel counts in proportion to the square root of the number of weights that
+    leave with it, within limits: in a large network a layer that has many per channel would leave as good as whole. An input of
+    a fully connected layer takes nothing but its weights along, and counts once.
     """
     spaces, leaving = channel_spaces(layers), weights_per_channel(layers)
     fixed = (spaces[INPUT], spaces[LOGITS])
     return {
         layer.name: Shares(
-            channel=0.0 if spaces[layer.name] in fixed else _share(leaving[layer.name]),
-            input=_share(layer.out_shape[0]) if layer.op == "linear" and layer.kernel != (1, 1) else 0.0,
+            channel=0.0 if spaces[layer.name] in fixed else min(SHARE_PER_ROOT * math.sqrt(leaving[layer.name]), LARGEST_SHARE),
+            input=1.0 if layer.op == "linear" and layer.kernel != (1, 1) else 0.0,
         )
         for layer in layers
     }
-
-
-def _share(weights: int) -> float:
-    return max(1.0, SHARE_PER_ROOT * math.sqrt(weights))
