@@ -23,13 +23,11 @@ from omega_bench.surrogate import Surrogate
 from sparse_mcu.search import records
 from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.ledger import Ledger
-from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.sampler import SparseSampler
 from sparse_mcu.search.stages import EXPLORE
 from sparse_mcu.space.architecture import Architecture
-from sparse_mcu.space.dimensions import dimensions
 from sparse_mcu.space.morph import MORPHS, morph
-from sparse_mcu.space.suggest import assignment, sample
+from sparse_mcu.space.suggest import sample
 
 SIZES = (50, 100, 200, 500, 1000, 2000, 5000)
 ASKS = 9
@@ -70,20 +68,14 @@ def _architectures(rng: np.random.Generator) -> Iterator[Architecture]:
 
 
 def _add(ledger: Ledger, architecture: Architecture, surrogate: Surrogate) -> None:
-    """Put a complete trial into the study."""
+    """Put a complete trial into the study, without its parameters: our sampler reads the architecture."""
     F = surrogate(architecture).tolist()
-    values = assignment(LIMITS, architecture)
-    trial = optuna.trial.create_trial(
-        values=F,
-        params=values,
-        distributions={d.name: distribution(d) for d in dimensions(LIMITS) if d.name in values},
-        user_attrs={
-            records.ARCHITECTURE: architecture.to_json(),
-            records.OBJECTIVES: dict(zip(GOAL.minimised, F, strict=True)),
-            records.STAGE: EXPLORE.name,
-        },
-    )
-    ledger.study.add_trial(trial)
+    attributes = {
+        records.ARCHITECTURE: architecture.to_json(),
+        records.OBJECTIVES: dict(zip(GOAL.minimised, F, strict=True)),
+        records.STAGE: EXPLORE.name,
+    }
+    ledger.study.add_trial(optuna.trial.create_trial(values=F, user_attrs=attributes))
 
 
 def _seconds(ledger: Ledger) -> float:

@@ -30,7 +30,7 @@ from optimiser_problems import PROBLEMS, Float64Array, Problem
 from sparse_mcu.search.options import OURS
 from sparse_mcu.search.pareto import hypervolume, non_dominated
 from sparse_mcu.search.samplers import other_sampler
-from sparse_mcu.search.scalarise import Region, draw_weights, preference
+from sparse_mcu.search.scalarise import INVERSE_WEIGHT_HIGH, INVERSE_WEIGHT_LOW, Region, preference
 from sparse_mcu.search.surrogate import Surrogate, inputs
 
 QLOGNEHVI = "qlognehvi"
@@ -120,17 +120,28 @@ def from_pools(problem: Problem, seed: int, choose: Choose) -> Iterator[Row]:
 
 
 def _pool(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Iterator[Any]:
+    """Yield POOL points that were not evaluated yet."""
     parents = [rows[index][0] for index in _preferred(problem, rows, rng)[:PARENTS]]
-    for index in range(POOL):
-        if index % 2:
-            yield _allowed(problem, problem.draw, rng)
+    tried = {problem.encode(row[0])[0].tobytes() for row in rows}
+    found = 0
+    while found < POOL:
+        if found % 2:
+            point = _allowed(problem, problem.draw, rng)
         else:
-            yield _allowed(problem, lambda rng: problem.change(parents[rng.integers(len(parents))], rng), rng)
+            point = _allowed(problem, lambda rng: problem.change(parents[rng.integers(len(parents))], rng), rng)
+        if problem.encode(point)[0].tobytes() not in tried:
+            found += 1
+            yield point
 
 
 def _preferred(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Float64Array:
     F, region = _region(problem, rows)
-    return preference(F, region, draw_weights(F.shape[1], 0, rng))
+    return preference(F, region, _weights(F.shape[1], rng))
+
+
+def _weights(k: int, rng: np.random.Generator) -> Float64Array:
+    """Draw the weights of a scalarisation as ours does, but never at the corner: on these problems no objective comes first."""
+    return 1.0 / rng.uniform(INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH, size=k)
 
 
 def _region(problem: Problem, rows: list[Row]) -> tuple[Float64Array, Region]:
@@ -152,7 +163,7 @@ def best_by_thompson(problem: Problem, rows: list[Row], pool: list[Any], rng: np
     Y = torch.from_numpy(np.log(F + problem.floors))
     generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
     drawn = np.exp(Surrogate(X, Y).draw(inputs([problem.encode(point) for point in pool]), generator).numpy()) - problem.floors
-    return int(preference(drawn, region, draw_weights(F.shape[1], 0, rng))[0])
+    return int(preference(drawn, region, _weights(F.shape[1], rng))[0])
 
 
 class QLogNehvi:

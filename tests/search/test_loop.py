@@ -160,6 +160,11 @@ def test_time_of_earlier_sessions_counts(tmp_path: Path) -> None:
     assert len(records) == 1 and seen[-1].done == 1 and seen[-1].seconds_left == 0.0
 
 
+def test_a_run_that_is_over_tells_the_stage_that_it_ended_in(tmp_path: Path) -> None:
+    assert run(tmp_path, search_fakes.evaluate_at_once, trials=10)[2][-1].stage == "refine"
+    assert run(tmp_path, search_fakes.evaluate_at_once, trials=10)[2][0].stage == "refine"
+
+
 def test_a_search_keeps_to_the_limits_that_its_run_began_with(tmp_path: Path) -> None:
     separable = dataclasses.replace(search_fakes.LIMITS, kinds=("separable",))
     with Ledger.create(tmp_path) as ledger:

@@ -86,7 +86,8 @@ class _Session:
                 self._take_in(record)
         self._failed = sum(record.state == "failed" for record in earlier)
         self._refused = sum(record.refused for record in earlier)
-        self._stage = EXPLORE.name if options.sampler == OURS else options.sampler
+        first = EXPLORE.name if options.sampler == OURS else options.sampler
+        self._stage: str = next((record.stage for record in reversed(earlier) if record.stage is not None), first)
         ledger.study.sampler = self._sampler(len(dataset.train), len(earlier))
 
     def _sampler(self, images: int, begun: int) -> BaseSampler:
