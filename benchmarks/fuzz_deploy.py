@@ -1,8 +1,9 @@
 """Generated C against the interpreter over random integer graphs: on this machine under sanitizers, and on simulated boards.
 
-Graphs have every operation, odd sizes and extreme values. Each is drawn from its own seed, so that `--seeds N` alone repeats one
-that differed. Results go line by line to a file; a run that is stopped goes on from there, and starts anew once the code that
-they are results of (src/sparse_mcu/deploy) has changed. Graphs too large for a board are counted, but not as run.
+Graphs have every operation, odd sizes and extreme values; of those that can be streamed row by row, any number of layers is. Each
+is drawn from its own seed, so that `--seeds N` alone repeats one that differed. Results go line by line to a file; a run that is
+stopped goes on from there, and starts anew once the code that they are results of (src/sparse_mcu/deploy) has changed. Graphs too
+large for a board are counted, but not as run.
 
     python benchmarks/fuzz_deploy.py [--host 3000] [--board 200] [--boards arduino-uno ...] [--jobs 2] [--out FILE]
     python benchmarks/fuzz_deploy.py --seeds 17 --boards microbit
@@ -25,14 +26,19 @@ from pathlib import Path
 import numpy as np
 
 from sparse_mcu import deploy
-from sparse_mcu.deploy.boards import board
+from sparse_mcu.deploy.boards import Board, board
 from sparse_mcu.deploy.firmware import build_firmware
-from sparse_mcu.deploy.generate import generate
+from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import HostFault, host_logits
+from sparse_mcu.deploy.kernel_costs import kernel_costs
+from sparse_mcu.deploy.program import check_constants, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
+from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.stream import streamable
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant import interpreter
+from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
 HOST = "host"  # this machine, under sanitizers
@@ -114,15 +120,23 @@ def run(target: str, seed: int) -> Result:
     expected = interpreter.run(graph, images)
     try:
         if target == HOST:
-            logits = host_logits(generate(graph, board("microbit")), images, sanitize=True)
+            logits = host_logits(source(rng, graph, board("microbit")), images, sanitize=True)
         else:
-            logits = simulate(build_firmware(generate(graph, board(target)), board(target)), images).logits
+            logits = simulate(build_firmware(source(rng, graph, board(target)), board(target)), images).logits
     except BoardError:
         return Result(code(), target, seed, 0, 0, TOO_LARGE)
     except (HostFault, FirmwareFault) as fault:
         # The stack of a graph whose variables just fit does not: that is a graph too large, seen late.
         return Result(code(), target, seed, 0, 0, TOO_LARGE if "the stack must stay above" in str(fault) else str(fault))
     return Result(code(), target, seed, expected.size, int((logits != expected).sum()))
+
+
+def source(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> CSource:
+    """Return the C of ``graph`` for ``target``, with a random number of layers streamed of those that can be."""
+    lines = streamable(graph)
+    program = lower(graph, target, kernel_costs(target), lines=lines[: rng.integers(0, len(lines) + 1)])
+    check_constants(program)
+    return render(program, None)
 
 
 @functools.cache

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
 
+import measure_streaming
 import numpy as np
 from scipy.optimize import nnls  # type: ignore[import-untyped]
 
@@ -121,7 +122,7 @@ def main() -> None:
     for target in map(board, options.boards):
         stream = probes(target, seed=1)
         costs = fit(target, [next(stream) for _ in range(options.probes)])
-        tables[target.core] = costs
+        tables[target.core] = dataclasses.replace(costs, streaming=measure_streaming.streaming_costs(target, costs))
         TABLE.write_text(HEAD + "".join(to_toml(core, tables[core]) for core in CORES if core in tables), encoding="utf-8")
         report(target, costs, [next(stream) for _ in range(options.check)])
 
@@ -296,7 +297,7 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
     helpers = same({name: probe.symbols[name] for name in probe.helpers} for probe in found)
     present = {section: [probe.helpers for probe in found if section in probe.sections] for section in code}
     uses = {section: tuple(sorted(frozenset.intersection(*sets))) for section, sets in present.items()}
-    known = KernelCosts("", 0, code, helpers, uses, dict.fromkeys(CALLS, 0), structs, {}, {}, {})
+    known = KernelCosts("", 0, code, helpers, uses, dict.fromkeys(CALLS, 0), structs, {}, {}, {}, {})
     base, call = _calls(found, known)
     stack = _stack(found)
     return KernelCosts(
@@ -310,6 +311,7 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
         stack=stack,
         steps=_steps(found, stack),
         cycles=_cycles(found),
+        streaming={},
     )
 
 
@@ -421,7 +423,7 @@ def report(target: Board, costs: KernelCosts, found: list[Probe]) -> None:
 def to_toml(core: str, costs: KernelCosts) -> str:
     """Return the table of a core as TOML."""
     lines = ["", f"[{core}]", f'compiler = "{costs.compiler}"', f"base_bytes = {costs.base_bytes}"]
-    for name in ("code", "helpers", "uses", "call", "structs", "stack", "steps", "cycles"):
+    for name in ("code", "helpers", "uses", "call", "structs", "stack", "steps", "cycles", "streaming"):
         lines += ["", f"[{core}.{name}]"]
         for key, value in getattr(costs, name).items():
             lines.append(f'"{key}" = {list(value) if isinstance(value, tuple) else value}'.replace("'", '"'))

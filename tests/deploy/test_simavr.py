@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -240,6 +241,17 @@ def test_the_message_names_the_image(hand_written: HandWritten) -> None:
     images[CHUNK + 6] = 1
     with pytest.raises(FirmwareFault, match=f"^image {CHUNK + 6} on the simulated atmega328p: "):
         run(hand_written("while (input[0]) {}"), images=images)
+
+
+def test_logits_before_the_last_row_are_reported(hand_written: HandWritten) -> None:
+    whole = hand_written("logits[0] = 1;")
+    names = {"input(": "row(", "run(": "push_row(", "INPUT_SIZE": "ROW_SIZE"}
+    texts = [
+        functools.reduce(lambda text, name: text.replace(name, names[name]), names, text) for text in (whole.header, whole.source)
+    ]
+    rows = CSource(whole.name, *texts, rows=2)
+    with pytest.raises(FirmwareFault, match="no logits before the last row"):
+        run(rows, images=np.zeros((1, 1, 2, 1), np.uint8))
 
 
 # The runner

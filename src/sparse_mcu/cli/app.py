@@ -211,6 +211,15 @@ def compile(
             help="What the network takes for black and white, as 0,255 or -1,1.",
         ),
     ] = None,
+    ram: Annotated[
+        int | None,
+        typer.Option(
+            parser=BYTES,
+            metavar="SIZE",
+            show_default="the board's",
+            help="RAM to keep within: 700, 1K. Where a whole image does not fit, the C takes it row by row.",
+        ),
+    ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also run 500 test images on the simulated board.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -220,5 +229,5 @@ def compile(
     """
     from sparse_mcu.cli.compile import compile as command
 
-    if not command(network, calibrate, board, input_range or (0.0, 1.0), out, verify, as_json):
+    if not command(network, calibrate, board, input_range or (0.0, 1.0), ram, out, verify, as_json):
         raise typer.Exit(1)

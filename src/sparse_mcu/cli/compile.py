@@ -14,6 +14,7 @@ def compile(
     data: str,
     board: str,
     input_range: tuple[float, float],
+    ram_bytes: int | None,
     out: Path,
     check: bool,
     as_json: bool,
@@ -22,7 +23,7 @@ def compile(
 
     Raises ToolchainError, after the figures, where ``board`` should be checked but cannot be simulated here.
     """
-    compiled = compile_network(network, data, board, input_range)
+    compiled = compile_network(network, data, board, input_range, ram_bytes)
     files = compiled.write(out)
     if not check:
         _show(compiled, files, as_json)
@@ -51,13 +52,14 @@ def _show(compiled: Compiled, files: Sequence[Path], as_json: bool) -> None:
         return
     rows = [
         ("flash bytes", f"{found.flash_bytes:,}", f"{board.flash_bytes:,}"),
-        ("RAM bytes", f"{found.ram_bytes:,}", f"{board.ram_bytes:,}"),
+        ("RAM bytes", f"{found.ram_bytes:,}", f"{compiled.ram_bytes:,}"),
         ("cycles", f"{found.cycles:,}", f"{board.milliseconds(found.cycles):,.1f} ms"),
     ]
     print_lines([""])
     print_table(("", ">predicted", f">{board.name}"), rows)
     if not compiled.fits:
-        print_lines(["", f"it does NOT fit {board.title}"])
+        within = f" within {compiled.ram_bytes:,} bytes of RAM" if compiled.ram_bytes != board.ram_bytes else ""
+        print_lines(["", f"it does NOT fit {board.title}{within}"])
 
 
 def _json(compiled: Compiled, files: Sequence[Path]) -> dict[str, object]:

@@ -22,10 +22,10 @@ class Cost:
     cycles: int
 
 
-def cost(graph: IntegerGraph, board: Board) -> Cost:
-    """Return what ``graph`` costs on ``board``; raise BoardError where nothing is known of the board's core."""
+def cost(graph: IntegerGraph, board: Board, ram_bytes: int | None = None) -> Cost:
+    """Return what ``graph`` costs on ``board``, within ``ram_bytes`` if it can; raise BoardError if its core is unknown."""
     layers = layer_sizes(graph)
-    prediction = predict(graph, board)
+    prediction = predict(graph, board, ram_bytes)
     return Cost(
         model_size=sum(layer.model_size for layer in layers),
         working_memory_1=max(layer.working_memory_1 for layer in layers),

@@ -24,10 +24,11 @@ class Firmware:
     flash_bytes: int  # code and constants of the model, and whatever of the libraries it pulls in
     static_ram_bytes: int  # variables of the model, its input buffer among them
     symbols: Mapping[str, int]  # addresses and sizes that the harness and the linker name
+    rows: int = 1  # parts in which the model takes an image, see CSource
 
     @property
     def input_bytes(self) -> int:
-        """Bytes of an image."""
+        """Bytes of an image, or of each of its ``rows``."""
         return self.symbols["harness_input_bytes"]
 
     @property
@@ -68,6 +69,7 @@ def build_firmware(source: CSource, board: Board) -> Firmware:
             flash_bytes=size.flash_bytes - empty_size.flash_bytes,
             static_ram_bytes=size.ram_bytes - empty_size.ram_bytes,
             symbols=_symbols(elf, board),
+            rows=source.rows,
         )
 
 
@@ -97,9 +99,9 @@ def _compile(source: CSource, board: Board, around: _Surroundings, folder: Path)
     return model_object, harness_object
 
 
-def _model_at_zero(source: CSource) -> tuple[str, str]:
+def _model_at_zero(source: CSource) -> tuple[str, ...]:
     """Linker options that satisfy the harness's two calls without any code."""
-    return (f"-Wl,--defsym={source.name}_input=0", f"-Wl,--defsym={source.name}_run=0")
+    return tuple(f"-Wl,--defsym={function}=0" for function in source.functions)
 
 
 def _link(board: Board, around: _Surroundings, elf: Path, *parts: Path | str) -> Path:

@@ -9,10 +9,11 @@ from importlib.metadata import version
 
 import jinja2
 
+from sparse_mcu.deploy.access import tensor_bytes
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.kernels import sections
-from sparse_mcu.deploy.predict import Prediction, predict_program
+from sparse_mcu.deploy.predict import Prediction, fitted, predict_program
 from sparse_mcu.deploy.program import Fields, Program, Step, check_constants, lower
 from sparse_mcu.deploy.source import PREFIX, CSource
 from sparse_mcu.deploy.stages import Stage
@@ -32,13 +33,19 @@ from sparse_mcu.quant.graph import (
 LINE = 110  # columns of a line of numbers
 
 
-def generate(graph: IntegerGraph, board: Board, name: str = PREFIX) -> CSource:
+def generate(
+    graph: IntegerGraph,
+    board: Board,
+    name: str = PREFIX,
+    ram_bytes: int | None = None,  # to keep within, the board's unless given
+) -> CSource:
     """Return C for ``graph``, with predictions for ``board`` in its head; everything public in it begins with ``name``.
 
-    Any C99 compiler takes it. The board decides which encodings of the weights are smallest, and so what the code does not.
+    Any C99 compiler takes it. The board decides which encodings of the weights are smallest, and so what the code does not. Where
+    a whole image does not fit in RAM, rows are streamed.
     """
     costs = measured_costs(board)
-    program = lower(graph, board, costs)
+    program = lower(graph, board, None) if costs is None else fitted(graph, board, costs, ram_bytes)
     check_constants(program)
     return render(program, None if costs is None else predict_program(program, costs), name)
 
@@ -53,6 +60,7 @@ def render(program: Program, prediction: Prediction | None, name: str = PREFIX) 
         name=name,
         header=templates.get_template("model.h.j2").render(values),
         source=templates.get_template("model.c.j2").render(values),
+        rows=program.graph.tensors[INPUT].shape[0] if program.lines else 1,
     )
 
 
@@ -73,6 +81,16 @@ def _values(program: Program) -> dict[str, object]:
     """What the templates need of ``program``."""
     graph, offsets = program.graph, program.plan.tensors
     shape = graph.tensors[INPUT].shape
+    steps = [
+        {
+            "title": _title(step.stage, graph.tensors),
+            "tables": _tables(program, step),
+            "call": _call(program, step),
+            "name": step.name,
+            "streamed": step.calls > 1,
+        }
+        for step in program.steps
+    ]
     return {
         "input_size": math.prod(shape),
         "input_shape": _shape(shape),
@@ -83,18 +101,43 @@ def _values(program: Program) -> dict[str, object]:
         "padded": int(program.padded),
         "paired": int(program.paired),
         "kernels": [sections()[kernel].text for kernel in program.kernels],
-        "steps": [
-            {
-                "name": step.name,
-                "title": _title(step.stage, graph.tensors),
-                "tables": _tables(program, step),
-                "call": _call(program, step),
-            }
-            for step in program.steps
-        ],
+        "layers": steps,
+        "lines": _line_rows(program),
+        "streamed": steps[: len(program.lines)],
+        "steps": steps[len(program.lines) :],
+        "row_size": math.prod(shape[1:]),
+        "rows": shape[0],
         "input_offset": offsets[INPUT],
         "logits_offset": offsets[graph.output],
     }
+
+
+def _line_rows(program: Program) -> list[str]:
+    """The initialisers of the lines, and of the one behind the last, which takes the rows of a whole tensor."""
+    if not program.lines:
+        return []
+    tensors = program.graph.tensors
+    found: list[dict[str, str | int]] = []
+    for line in program.lines:
+        row_bytes = _row_bytes(tensors[line.tensor])
+        found.append(
+            {
+                "rows": _place(program, line.tensor),
+                "row_bytes": row_bytes,
+                "first": line.above * row_bytes,
+                "full": line.rows * row_bytes,
+                "kept": (line.rows - line.step) * row_bytes,
+                "height": line.height,
+                "total": line.height + line.below,
+            }
+        )
+    last = program.lines[-1].stage.name
+    found.append({"rows": _place(program, last), "row_bytes": _row_bytes(tensors[last])})
+    return ["{" + ", ".join(f".{key} = {value}" for key, value in line.items()) + "}," for line in found]
+
+
+def _row_bytes(tensor: TensorType) -> int:
+    return tensor_bytes(tensor) // tensor.shape[0]
 
 
 def _banner(program: Program, prediction: Prediction | None) -> str:
@@ -107,11 +150,12 @@ def _banner(program: Program, prediction: Prediction | None) -> str:
     ]
     if prediction is not None:
         variables = program.variable_bytes
+        held = "rows of the image" if program.lines else "the image"
         stack = prediction.ram_bytes - variables
         milliseconds = board.milliseconds(prediction.cycles)
         lines += [
             f"Flash    {prediction.flash_bytes:,} bytes predicted, code and constants",
-            f"RAM      {prediction.ram_bytes:,} bytes predicted: variables {variables:,} (the image included), stack {stack}",
+            f"RAM      {prediction.ram_bytes:,} bytes predicted: variables {variables:,} ({held} included), stack {stack}",
             f"Time     {prediction.cycles:,} {board.time_unit} predicted"
             + ("" if milliseconds is None else f", {milliseconds:,.1f} ms"),
         ]
@@ -182,7 +226,7 @@ def _lines(items: Iterable[object]) -> list[str]:
 
 def _call(program: Program, step: Step) -> str:
     """The line of the step in its function."""
-    output = _place(program, step.stage.name)
+    output = "out" if step.calls > 1 else _place(program, step.stage.name)
     if isinstance(step.stage.op, Add):
         return f"add(&layer_{step.name}, {output});"
     places = f"&layer_{step.name}, {_place(program, step.stage.op.inputs[0])}, {output}"

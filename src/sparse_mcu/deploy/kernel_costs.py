@@ -23,6 +23,7 @@ class KernelCosts:
     stack: dict[str, int]  # bytes from the call of the smallest network on, by the innermost kernel of a step
     steps: dict[str, int]  # bytes of stack that a network takes beyond that, from so many steps on
     cycles: dict[str, float]  # by event, see predict.py; base: what any network takes
+    streaming: dict[str, float]  # what rows take besides: bytes (code, of a line, stack), and cycles by event
 
 
 @functools.cache

@@ -4,6 +4,10 @@ Buffers that are never alive together overlap, and an output overlaps an input t
 of its kernel's accesses allows (access.py). So all rules between two buffers x, y have one form: y must not begin strictly
 between ``gap(y, x)`` before x and ``gap(x, y)`` after it; gap(x, y) is how many bytes before y x must begin if it begins first.
 
+Of a tensor that is streamed (stream.py) the arena has room for some rows alone, all of them alive as long as rows come. The last
+of these rows is there only from the step that writes it to the step that reads it: scratch of other steps overlaps it. And the
+last rows of the tensor that all this leads to are written when the first lines are no longer needed: they overlap these.
+
 Placing buffers one by one, each at the lowest offset that the rules allow, reaches the smallest arena for some order of them:
 lay those of an optimal plan down again such that each follows the buffers that hold it up, and none comes to lie higher than it
 did. So the search is over orders: downhill from a few natural ones, then exhaustively as far as MAX_PLACEMENTS goes.
@@ -14,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparse_mcu.deploy.access import SUM_BYTES, lead, scratch_bytes, tensor_bytes
-from sparse_mcu.deploy.stages import stages
+from sparse_mcu.deploy.stream import Line, rows_before_the_end, running
 from sparse_mcu.quant.graph import INPUT, IntegerGraph
 
 MAX_PLACEMENTS = 4000  # of buffers, by the exhaustive search; small networks need fewer to be sure of the best plan
@@ -44,32 +48,35 @@ class Buffer:
         return self.first <= other.last and other.first <= self.last
 
 
-Leads = dict[
-    tuple[int, int], int
-]  # (output, input) by index -> how many bytes before the input the output must begin to overlap it
+Leads = dict[tuple[int, int], int]  # (x, y) by index -> how many bytes before y x must begin, where that is not x's size
 
 
-def plan(graph: IntegerGraph, in_pairs: bool = True) -> MemoryPlan:
+def plan(graph: IntegerGraph, in_pairs: bool = True, lines: Sequence[Line] = ()) -> MemoryPlan:
     """Return a plan for ``graph`` whose arena is the smallest, or near it for graphs with many tensors. Deterministic.
 
-    ``in_pairs`` says whether convolutions sum up their windows two at a time, which changes the order of their accesses.
+    ``in_pairs`` says whether convolutions sum up their windows two at a time, which changes the order of their accesses. Of
+    tensors with ``lines``, from the input on, the arena has room for the rows that are held.
     """
-    steps = stages(graph)
+    steps = running(graph, lines)
     names = [INPUT, *(stage.name for stage in steps)]
-    born = {name: step for step, name in enumerate(names, start=-1)}
     last = {source: step for step, stage in enumerate(steps) for source in stage.op.inputs} | {graph.output: len(steps)}
-    buffers = [_tensor_buffer(graph, name, born[name], last[name]) for name in names]
+    buffers = [_tensor_buffer(graph, name, step, last[name], lines) for step, name in enumerate(names, start=-1)]
     index = {name: position for position, name in enumerate(names)}
     leads: Leads = {}
     scratches: dict[str, int] = {}
     for step, stage in enumerate(steps):
-        output = graph.tensors[stage.name]
+        streamed = step < len(lines)
+        output = (lines[step].slices(graph) if streamed else graph.tensors)[stage.name]
         for source in stage.op.inputs:
-            if last[source] == step:
+            if last[source] == step and not streamed:
                 leads[index[stage.name], index[source]] = lead(stage, graph.tensors[source], output, in_pairs)
         if size := scratch_bytes(stage, output, in_pairs):
             scratches[stage.name] = len(buffers)
+            leads |= {(i, len(buffers)): _resting_bytes(graph, line) for i, line in enumerate(lines) if step not in (i - 1, i)}
             buffers.append(Buffer(size, step, step, SUM_BYTES))
+    for i in range(len(lines) - 1):
+        written = rows_before_the_end(lines[i:])
+        leads[len(lines), i] = written * tensor_bytes(graph.tensors[lines[-1].stage.name]) // lines[-1].outputs
     offsets, height = place(buffers, leads)
     return MemoryPlan(
         arena_bytes=-(-height // SUM_BYTES) * SUM_BYTES,  # the arena is aligned for sums, and so is what lies behind it
@@ -78,9 +85,18 @@ def plan(graph: IntegerGraph, in_pairs: bool = True) -> MemoryPlan:
     )
 
 
-def _tensor_buffer(graph: IntegerGraph, name: str, first: int, last: int) -> Buffer:
+def _tensor_buffer(graph: IntegerGraph, name: str, first: int, last: int, lines: Sequence[Line]) -> Buffer:
     tensor = graph.tensors[name]
-    return Buffer(tensor_bytes(tensor), first, last, alignment=2 if tensor.dtype == "int16" else 1)
+    alignment = 2 if tensor.dtype == "int16" else 1
+    if first + 1 < len(lines):
+        return Buffer(tensor_bytes(lines[first + 1].slices(graph)[name]), -1, len(lines) - 1, alignment)
+    born = -1 if first < len(lines) else first  # the last layer that is streamed writes rows from the beginning on
+    return Buffer(tensor_bytes(tensor), born, last, alignment)
+
+
+def _resting_bytes(graph: IntegerGraph, line: Line) -> int:
+    """Bytes of ``line`` that hold rows while neither its own layer runs nor the one before it."""
+    return (line.rows - 1) * tensor_bytes(graph.tensors[line.tensor]) // line.height
 
 
 def place(buffers: Sequence[Buffer], leads: Leads) -> tuple[tuple[int, ...], int]:

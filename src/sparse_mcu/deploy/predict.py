@@ -6,6 +6,7 @@ a tap, a weight that is zero (``events``). tools/measure_kernels.py measures the
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -17,6 +18,7 @@ from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.encode import WORD_TAPS, gap_entries
 from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs
 from sparse_mcu.deploy.program import Program, Step, check_constants, lower
+from sparse_mcu.deploy.stream import streamable
 from sparse_mcu.quant.graph import (
     Add,
     AveragePool2d,
@@ -51,32 +53,54 @@ class Prediction:
     parts: tuple[Part, ...]
 
 
-def predict(graph: IntegerGraph, board: Board) -> Prediction:
-    """Return what ``graph`` takes on ``board``; raise BoardError if its core has not been measured."""
+def predict(graph: IntegerGraph, board: Board, ram_bytes: int | None = None) -> Prediction:
+    """Return what ``graph`` takes on ``board``, as ``fitted`` makes it; raise BoardError if its core has not been measured."""
     costs = kernel_costs(board)
-    program = lower(graph, board, costs)
+    program = fitted(graph, board, costs, ram_bytes)
     check_constants(program)
     return predict_program(program, costs)
+
+
+def fitted(graph: IntegerGraph, board: Board, costs: KernelCosts, ram_bytes: int | None) -> Program:
+    """Return the fastest program for ``graph`` within ``ram_bytes``, the RAM of ``board`` if None.
+
+    It takes whole images if that fits, else rows. If nothing fits, it is the one that takes least RAM.
+    """
+    limit = board.ram_bytes if ram_bytes is None else ram_bytes
+    whole = lower(graph, board, costs)
+    if predict_program(whole, costs).ram_bytes <= limit:
+        return whole
+    chain = streamable(graph)
+    programs = [whole, *(lower(graph, board, costs, lines=chain[:count]) for count in range(1, len(chain) + 1))]
+    predictions = [predict_program(program, costs) for program in programs]
+    fits = [choice for choice, found in enumerate(predictions) if found.ram_bytes <= limit]
+    if fits:
+        return programs[min(fits, key=lambda choice: predictions[choice].cycles)]
+    return programs[min(range(len(programs)), key=lambda choice: predictions[choice].ram_bytes)]
 
 
 def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     """Return what ``program`` takes where kernels take ``costs``."""
     parts = tuple(_part(program, step, costs) for step in program.steps)
-    kernels = [step.kernels[-1] for step in program.steps]
+    streaming = sum(costs.streaming[event] * count for event, count in stream_events(program).items())
     either = (f"sums_{program.board.dense if program.paired else 'pairs'}", "sums_gaps")
     leaner = min(either, key=lambda kernel: costs.stack[program.variant(kernel)])
     return Prediction(
         flash_bytes=flash_bytes(program, costs),
-        ram_bytes=program.variable_bytes + _stack_bytes(program, costs, kernels),
-        least_ram_bytes=program.variable_bytes
-        + _stack_bytes(program, costs, [leaner if kernel in either else kernel for kernel in kernels]),
-        cycles=round(costs.cycles["base"]) + sum(part.cycles for part in parts),
+        ram_bytes=program.variable_bytes + _stack_bytes(program, costs, {}),
+        least_ram_bytes=program.variable_bytes + _stack_bytes(program, costs, dict.fromkeys(either, leaner)),
+        cycles=round(costs.cycles["base"] + streaming) + sum(part.cycles for part in parts),
         parts=parts,
     )
 
 
-def _stack_bytes(program: Program, costs: KernelCosts, kernels: list[str]) -> int:
-    chain = max(costs.stack[program.variant(kernel)] for kernel in kernels)
+def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str]) -> int:
+    """The deepest stack if other kernels ran ``instead`` of some."""
+    chain = max(
+        costs.stack[program.variant(instead.get(step.kernels[-1], step.kernels[-1]))]
+        + (round(costs.streaming["stack"]) if step.calls > 1 else 0)
+        for step in program.steps
+    )
     return chain + max(taken for steps, taken in costs.steps.items() if int(steps) <= len(program.steps))
 
 
@@ -87,10 +111,13 @@ def _part(program: Program, step: Step, costs: KernelCosts) -> Part:
 
 def flash_bytes(program: Program, costs: KernelCosts) -> int:
     """Return the bytes of ``program`` in flash: its steps, kernels, and what the compiler links to them."""
-    sections = [program.variant(section) for section in program.kernels]
+    sections = [program.variant(section) for section in program.kernels if section != "stream"]
     helpers = {helper for section in sections for helper in costs.uses.get(section, ())}
     shared = sum(costs.code[section] for section in sections) + sum(costs.helpers[helper] for helper in helpers)
-    return costs.base_bytes + shared + sum(_step_bytes(program, step, costs) for step in program.steps)
+    lines = 0  # with what moves their rows
+    if program.lines:
+        lines = round(costs.streaming["code"] + costs.streaming["line"] * (len(program.lines) + 1))
+    return costs.base_bytes + shared + lines + sum(_step_bytes(program, step, costs) for step in program.steps)
 
 
 def _step_bytes(program: Program, step: Step, costs: KernelCosts) -> int:
@@ -102,9 +129,32 @@ def _step_bytes(program: Program, step: Step, costs: KernelCosts) -> int:
     return call + costs.structs[step.struct] + operands
 
 
+def stream_events(program: Program) -> Events:
+    """Count what happens to the rows that pass the lines of ``program``, besides the layers: rows that come, bytes that move."""
+    found: Events = Counter()
+    tensors = program.graph.tensors
+    for line in program.lines:
+        shape = tensors[line.tensor].shape
+        row_bytes = math.prod(shape[1:])
+        found["row"] += line.height + line.below
+        found["row.zero"] += (line.above + line.below) * row_bytes
+        found["row.kept"] += line.outputs * (line.rows - line.step) * row_bytes
+    if program.lines:
+        found["row"] += program.lines[-1].outputs
+        found["push"] = program.lines[0].height
+    return found
+
+
 def events(program: Program, step: Step) -> Events:
-    """Count what the kernels of ``step`` repeat. Data that decide a branch (a maximum, a clamp, a ReLU) are not looked at."""
-    op, tensors = step.stage.op, program.graph.tensors
+    """Count what the kernels of ``step`` repeat in an inference.
+
+    Data that decide a branch (a maximum, a clamp, a ReLU) are not looked at.
+    """
+    return Counter({event: count * step.calls for event, count in _call_events(program, step).items()})
+
+
+def _call_events(program: Program, step: Step) -> Events:
+    op, tensors = step.stage.op, step.tensors
     output = tensors[step.stage.name]
     elements = math.prod(output.shape)
     match op:
@@ -122,8 +172,8 @@ def events(program: Program, step: Step) -> Events:
 
 
 def _conv_events(program: Program, step: Step, op: Convolution) -> Events:
-    output = program.graph.tensors[step.stage.name]
-    windows = _windows(step, op, program.graph.tensors[op.inputs[0]], output)
+    output = step.tensors[step.stage.name]
+    windows = _windows(step, op, step.tensors[op.inputs[0]], output)
     places = math.prod(output.shape[:2])
     found = Counter({"convolve": 1, "convolve.row": output.shape[0], "convolve.output": places})
     found["window.padded" if program.padded else "window"] = windows.count
@@ -171,7 +221,7 @@ def _inside(op: Convolution, axis: int, windows: int, extent: int) -> npt.NDArra
 def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows) -> Events:
     assert step.weights is not None
     encoding, (height, width) = step.weights.encoding, op.kernel
-    channels, pixel = len(step.weights.heads), program.graph.tensors[op.inputs[0]].shape[2]
+    channels, pixel = len(step.weights.heads), step.tensors[op.inputs[0]].shape[2]
     groups = channels if encoding in ("channels", "gaps", "depthwise") else -(-channels // 2)
     pair_rows, lone_rows = windows.pairs * groups * height, windows.lone_rows * groups
     match encoding:

@@ -1,13 +1,15 @@
 """An integer graph as the steps that its C takes: a kernel, a descriptor and offsets in the arena for each operation.
 
 Code generation writes a program down; prediction counts it. A step calls one kernel, ``convolve`` with another that sums up its
-windows; the fields of its descriptor are those of the struct in c/kernels.c and mean the same.
+windows; the fields of its descriptor are those of the struct in c/kernels.c and mean the same. The first steps may be streamed
+(stream.py): such a step computes a row of its output, from some rows of its input.
 """
 
+import dataclasses
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -17,7 +19,8 @@ from sparse_mcu.deploy.encode import EncodedWeights, Encoding, encode_network, s
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
-from sparse_mcu.deploy.stages import Stage, stages
+from sparse_mcu.deploy.stages import Stage
+from sparse_mcu.deploy.stream import Line, running
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -41,6 +44,7 @@ AVR_VARIABLE_BYTES = {False: 12, True: 30}  # of the variables of convolve in c/
 VARIABLE_BYTES = {False: 12, True: 32}  # on other cores
 HEAD_BYTES = 8  # of a channel, with what aligns the next one; on an AVR a sum and two bytes
 READ_BEHIND = 4  # bytes of the arena, one more than sums_words reads behind a tensor, for the sake of alignment
+PROGRESS_BYTES = 4  # of the variables of a line in c/kernels.c
 MAX_AVR_CONSTANTS = 60_000  # leaves room for descriptors, interrupt vectors and the constants of the program around
 
 
@@ -54,6 +58,8 @@ class Step:
     kernels: tuple[str, ...]  # called from the outside in: convolve and sums_..., a pool, or add
     fields: Fields
     weights: EncodedWeights | None
+    tensors: Mapping[str, TensorType]  # what it reads and writes, as it does: of a streamed tensor some rows
+    calls: int = 1  # in an inference: rows of the output, if it is streamed
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +72,13 @@ class Program:
     sum_bytes: int  # of a bias, and of a sum on an AVR: 4, or 3 where that is enough
     padded: bool  # whether any convolution is
     steps: tuple[Step, ...]
+    lines: tuple[Line, ...] = ()  # of the first steps, which are streamed
 
     @property
     def kernels(self) -> tuple[str, ...]:
         """The sections of c/kernels.c that the steps need, in the order of the file."""
-        return needed(["prelude", *(kernel for step in self.steps for kernel in step.kernels)])
+        stream = ["stream"] if self.lines else []
+        return needed(["prelude", *stream, *(kernel for step in self.steps for kernel in step.kernels)])
 
     @property
     def paired(self) -> bool:
@@ -84,35 +92,49 @@ class Program:
 
     @property
     def variable_bytes(self) -> int:
-        """Bytes of all variables: the arena, and those of convolve."""
+        """Bytes of all variables: the arena, those of convolve, and those of the lines, the one behind the last included."""
         convolving = (AVR_VARIABLE_BYTES if self.board.is_avr else VARIABLE_BYTES)[self.padded]
-        return self.arena_bytes + (convolving if "convolve" in self.kernels else 0)
+        progress = PROGRESS_BYTES * (len(self.lines) + 1) if self.lines else 0
+        return self.arena_bytes + progress + (convolving if "convolve" in self.kernels else 0)
 
     def variant(self, section: str) -> str:
         """Return the name of a section of c/kernels.c in the tables of costs."""
         return variant(section, self.sum_bytes, self.padded, self.paired)
 
 
-def lower(graph: IntegerGraph, board: Board, costs: KernelCosts | None, optimise: Optimise = "balanced") -> Program:
+def lower(
+    graph: IntegerGraph,
+    board: Board,
+    costs: KernelCosts | None,
+    optimise: Optimise = "balanced",
+    lines: Sequence[Line] = (),  # of the layers to stream: the first of those that stream.streamable returns
+) -> Program:
     """Return ``graph`` as a program for ``board`` whose weights and their kernels take least flash, where ``costs`` are known.
 
     Raises BoardError where a tensor is too large for the kernels, GraphError if ``graph`` breaks a rule.
     """
     verify(graph)
     _check_places(graph)
-    convolutions = [op for op in graph.ops if isinstance(op, Convolution)]
+    found = running(graph, lines)
+    convolutions = [stage.op for stage in found if isinstance(stage.op, Convolution)]
     size, padded = sum_bytes(graph) if board.is_avr else 4, any(any(op.padding) for op in convolutions)
-    found = stages(graph)
+    tensors = [*(graph.tensors | line.slices(graph) for line in lines), *[graph.tensors] * (len(found) - len(lines))]
+    calls = [*(line.outputs for line in lines), *[1] * (len(found) - len(lines))]
     dense: Encoding = "pairs" if optimise == "size" else board.dense
-    in_pairs = optimise != "size" and (dense != "pairs" or any(_windows(stage, graph) > 1 for stage in found))
+    in_pairs = optimise != "size" and (
+        dense != "pairs" or any(_windows(stage, types[stage.name]) > 1 for stage, types in zip(found, tensors, strict=True))
+    )
     code = {
         encoding: 0 if costs is None else costs.code[variant(f"sums_{encoding}", size, padded, in_pairs)]
         for encoding in (dense, _SPARSE)
     }
     weights = encode_network(convolutions, size + 2 if board.is_avr else HEAD_BYTES, code)
     names = _identifiers(stage.name for stage in found)
-    steps = [_step(graph, stage, names[stage.name], weights, padded, in_pairs) for stage in found]
-    return Program(graph, board, plan(graph, in_pairs), size, padded, tuple(steps))
+    steps = [
+        dataclasses.replace(_step(types, stage, names[stage.name], weights, padded, in_pairs), calls=rows)
+        for stage, types, rows in zip(found, tensors, calls, strict=True)
+    ]
+    return Program(graph, board, plan(graph, in_pairs, lines), size, padded, tuple(steps), tuple(lines))
 
 
 def check_constants(program: Program) -> None:
@@ -126,17 +148,22 @@ def check_constants(program: Program) -> None:
 
 
 def _step(
-    graph: IntegerGraph, stage: Stage, name: str, network: Mapping[str, EncodedWeights], padded: bool, in_pairs: bool
+    tensors: Mapping[str, TensorType],
+    stage: Stage,
+    name: str,
+    network: Mapping[str, EncodedWeights],
+    padded: bool,
+    in_pairs: bool,
 ) -> Step:
-    op, source, output = stage.op, graph.tensors[stage.op.inputs[0]], graph.tensors[stage.name]
+    op, source, output = stage.op, tensors[stage.op.inputs[0]], tensors[stage.name]
     match op:
         case Add():
-            return Step(stage, name, "add", ("add",), _add(op, name, output), None)
+            return Step(stage, name, "add", ("add",), _add(op, name, output), None, tensors)
         case MaxPool2d():
-            return Step(stage, name, "pool", ("max_pool",), _pool(op, source, output), None)
+            return Step(stage, name, "pool", ("max_pool",), _pool(op, source, output), None, tensors)
         case AveragePool2d():
             fields: Fields = _pool(op, source, output) | {"multiplier": op.multiplier, "shift": op.shift}
-            return Step(stage, name, "pool", ("average_pool",), fields, None)
+            return Step(stage, name, "pool", ("average_pool",), fields, None, tensors)
         case Conv2d() | DepthwiseConv2d():
             weights = network[op.name]
             kernel = f"sums_{weights.encoding}"
@@ -145,9 +172,9 @@ def _step(
                 | _conv(stage, op, name, source, output, in_pairs)
                 | (_padding(op, kernel, source) if padded else {})
             )
-            several = _windows(stage, graph) > 1  # else only sums_pairs knows better than to sum up the one window twice
+            several = _windows(stage, output) > 1  # else only sums_pairs knows better than to sum up the one window twice
             fields["paired"] = int(in_pairs and isinstance(op, Conv2d) and (several or kernel != "sums_pairs"))
-            return Step(stage, name, "conv", ("convolve", kernel), fields, weights)
+            return Step(stage, name, "conv", ("convolve", kernel), fields, weights, tensors)
         case _:
             assert_never(op)
 
@@ -180,9 +207,9 @@ def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: 
     }
 
 
-def _windows(stage: Stage, graph: IntegerGraph) -> int:
+def _windows(stage: Stage, output: TensorType) -> int:
     """How many windows of a convolution could be summed up two at a time."""
-    return math.prod(graph.tensors[stage.name].shape[:2]) * math.prod(stage.windows) if isinstance(stage.op, Conv2d) else 0
+    return math.prod(output.shape[:2]) * math.prod(stage.windows) if isinstance(stage.op, Conv2d) else 0
 
 
 def _padding(op: Convolution, kernel: str, source: TensorType) -> Fields:

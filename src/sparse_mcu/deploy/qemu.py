@@ -15,7 +15,7 @@ from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.firmware import Firmware
 from sparse_mcu.deploy.machines import Machine, machine
-from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels
+from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels, whole_images
 from sparse_mcu.errors import ToolchainError
 
 TIME_LIMIT_S = 600.0  # of the images of a process
@@ -43,12 +43,10 @@ def simulate(
     record = np.dtype([("ticks", "<u4"), ("stack", "<u4"), ("logits", "<i2", (firmware.classes,))])
 
     def run(some: Pixels, first: int) -> Records:
-        return np.frombuffer(_run(firmware, place, some, first, record.itemsize, time_limit_s), record)
+        return np.frombuffer(_run(firmware, place, some, first, record.itemsize * firmware.rows, time_limit_s), record)
 
-    whole = in_chunks(run, pixels(firmware, images), progress)
-    return Simulation(
-        whole["logits"].copy(), instructions(whole["ticks"], place.ticks_per_instruction), int(whole["stack"].max())
-    )
+    records = in_chunks(run, pixels(firmware, images), progress, firmware.rows)
+    return whole_images(records, instructions(records["ticks"], place.ticks_per_instruction), firmware.rows)
 
 
 def instructions(
@@ -62,7 +60,7 @@ def instructions(
     )
 
 
-def _run(firmware: Firmware, place: Machine, images: Pixels, first: int, record_bytes: int, time_limit_s: float) -> bytes:
+def _run(firmware: Firmware, place: Machine, images: Pixels, first: int, image_bytes: int, time_limit_s: float) -> bytes:
     """Run images through one process of QEMU."""
     with toolchain.workspace() as folder:
         (folder / "firmware.elf").write_bytes(firmware.elf)
@@ -74,7 +72,7 @@ def _run(firmware: Firmware, place: Machine, images: Pixels, first: int, record_
                 command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=time_limit_s
             )
         except subprocess.TimeoutExpired:
-            image = first + _done(folder, record_bytes)
+            image = first + _done(folder, image_bytes)
             raise FirmwareFault(
                 f"image {image} {where}: {time_limit_s:g} s have passed, but the program is still running"
             ) from None
@@ -84,14 +82,14 @@ def _run(firmware: Firmware, place: Machine, images: Pixels, first: int, record_
             return (folder / "records").read_bytes()
         reason = done.stderr.strip().partition("\n")[0] or f"it ended with status {done.returncode}"
         if done.returncode in FAULTS or done.returncode < 0:
-            raise FirmwareFault(f"image {first + _done(folder, record_bytes)} {where}: {FAULTS.get(done.returncode, reason)}")
+            raise FirmwareFault(f"image {first + _done(folder, image_bytes)} {where}: {FAULTS.get(done.returncode, reason)}")
         raise ToolchainError(f"{command[0]} failed: {reason}")
 
 
-def _done(folder: Path, record_bytes: int) -> int:
-    """How many images have their record."""
+def _done(folder: Path, image_bytes: int) -> int:
+    """How many images have their records, of ``image_bytes``."""
     records = folder / "records"
-    return records.stat().st_size // record_bytes if records.exists() else 0
+    return records.stat().st_size // image_bytes if records.exists() else 0
 
 
 def version(board: Board) -> str:

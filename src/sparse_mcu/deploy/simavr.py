@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.firmware import Firmware
-from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels
+from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels, whole_images
 from sparse_mcu.errors import ToolchainError
 
 RUNNER_SOURCE = Path(__file__).with_name("c") / "simavr_runner.c"
@@ -38,14 +38,19 @@ def simulate(
         elf = folder / "firmware.elf"
         elf.write_bytes(firmware.elf)
         command = _command(program, elf, firmware, cycle_limit)
-        whole = in_chunks(lambda some, first: _run_chunk(command, some, first, record), pixels(firmware, images), progress)
-    return Simulation(whole["logits"].copy(), whole["cycles"].copy(), int(whole["stack"].max()))
+
+        def run(some: Pixels, first: int) -> Records:
+            return _run_chunk(command, some, first, record, firmware.rows)
+
+        records = in_chunks(run, pixels(firmware, images), progress, firmware.rows)
+    return whole_images(records, records["cycles"], firmware.rows)
 
 
 def _command(program: Path, elf: Path, firmware: Firmware, cycle_limit: int) -> list[str]:
     places = firmware.symbols
     stack_floor = places["_end"] - DATA_SPACE  # first data address after the variables
-    numbers = (places["harness_start"], places["harness_stop"], stack_floor, firmware.input_bytes, firmware.classes, cycle_limit)
+    sizes = (firmware.input_bytes, firmware.rows, firmware.classes)
+    numbers = (places["harness_start"], places["harness_stop"], stack_floor, *sizes, cycle_limit)
     return [str(program), firmware.board.mcu, str(elf), *map(str, numbers)]
 
 
@@ -54,6 +59,7 @@ def _run_chunk(
     images: Pixels,
     first: int,  # number of the first image, for messages
     record: np.dtype[np.void],
+    rows: int,
 ) -> Records:
     """Run images through one process of the runner."""
     try:
@@ -64,7 +70,8 @@ def _run_chunk(
         return np.frombuffer(done.stdout, dtype=record)
     reason = done.stderr.decode(errors="replace").strip() or f"the simulator ended with status {done.returncode}"
     if done.returncode == FIRMWARE_FAULT:
-        raise FirmwareFault(f"image {first + len(done.stdout) // record.itemsize} on the simulated {command[1]}: {reason}")
+        image = first + len(done.stdout) // (record.itemsize * rows)
+        raise FirmwareFault(f"image {image} on the simulated {command[1]}: {reason}")
     raise ToolchainError(reason)
 
 

@@ -15,7 +15,7 @@ CHUNK = 32  # images a process: progress moves, and the memory of a process stay
 
 Progress = Callable[[int, int], None]  # images done, images in all
 Pixels = npt.NDArray[np.uint8]  # (n, H, W, C)
-Records = npt.NDArray[np.void]  # (n,)
+Records = npt.NDArray[np.void]  # (n,), of every call of the model: one for an image, or one for each of its rows
 
 
 class FirmwareFault(SparseMcuError):
@@ -31,11 +31,21 @@ class Simulation:
     stack_bytes: int  # deepest over all images
 
 
+def whole_images(
+    records: Records,  # (n * rows,), one for every call of the model: logits, stack
+    cycles: npt.NDArray[np.uint64],  # (n * rows,)
+    rows: int,  # calls that an image takes
+) -> Simulation:
+    """Return what the calls of the model amount to: of each image the logits of the last one, and the time of all."""
+    logits = records["logits"][rows - 1 :: rows].copy()
+    return Simulation(logits, cycles.reshape(-1, rows).sum(axis=1, dtype=np.uint64), int(records["stack"].max()))
+
+
 def pixels(firmware: Firmware, images: npt.NDArray[np.uint8]) -> Pixels:
     """Return images (N, C, H, W) as the device reads them."""
     image_bytes = images[0].size if len(images) else 0
-    if image_bytes != firmware.input_bytes:
-        raise ValueError(f"an image must have {firmware.input_bytes} bytes, but {images.shape=}")
+    if image_bytes != firmware.rows * firmware.input_bytes:
+        raise ValueError(f"an image must have {firmware.rows} times {firmware.input_bytes} bytes, but {images.shape=}")
     return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
 
 
@@ -43,6 +53,7 @@ def in_chunks(
     run: Callable[[Pixels, int], Records],  # of some images, and the number of the first, for messages
     images: Pixels,
     progress: Progress | None,
+    rows: int,  # records of an image
 ) -> Records:
     """Run ``images``, a chunk for every processor at a time."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -50,5 +61,5 @@ def in_chunks(
         for result in pool.map(lambda first: run(images[first : first + CHUNK], first), range(0, len(images), CHUNK)):
             results.append(result)
             if progress is not None:
-                progress(sum(map(len, results)), len(images))
+                progress(sum(map(len, results)) // rows, len(images))
     return np.concatenate(results)

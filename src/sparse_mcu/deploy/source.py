@@ -14,11 +14,15 @@ class CSource:
     channels last), NAME_CLASSES and NAME_RAM_BYTES, and two functions:
     ``uint8_t *name_input(void)`` says where to write the image; ``const int16_t *name_run(void)`` returns NAME_CLASSES logits,
     which stay valid until the image is written again. The image does not survive a run.
+
+    Where the image comes in ``rows`` > 1, row by row, these are NAME_ROW_SIZE (bytes of a row), NAME_ROWS, ``name_row`` and
+    ``name_push_row``, which returns 0 before the last row.
     """
 
     name: str
     header: str
     source: str
+    rows: int = 1  # parts in which the image is written
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write both files into ``folder`` and return the paths of the header and of the source."""
@@ -28,12 +32,18 @@ class CSource:
         return header, source
 
     @property
+    def functions(self) -> tuple[str, str]:
+        """The function that says where the image or a row of it goes, and the one that takes it in."""
+        return (f"{self.name}_input", f"{self.name}_run") if self.rows == 1 else (f"{self.name}_row", f"{self.name}_push_row")
+
+    @property
     def main_options(self) -> tuple[str, ...]:
         """Compiler options that tell a main program around the model its names: see c/host_main.c."""
         macros = self.name.upper()
+        place, run = self.functions
         return (
-            f"-DMODEL_INPUT={self.name}_input",
-            f"-DMODEL_RUN={self.name}_run",
-            f"-DINPUT_BYTES={macros}_INPUT_SIZE",
+            f"-DMODEL_INPUT={place}",
+            f"-DMODEL_RUN={run}",
+            f"-DINPUT_BYTES={macros}_{'INPUT' if self.rows == 1 else 'ROW'}_SIZE",
             f"-DCLASSES={macros}_CLASSES",
         )

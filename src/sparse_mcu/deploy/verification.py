@@ -90,6 +90,7 @@ def verify(
     images: npt.NDArray[np.uint8],  # (N, C, H, W)
     labels: npt.NDArray[np.int64],  # (N,)
     progress: Progress | None = None,  # of the simulation, by far the longest part
+    ram_bytes: int | None = None,  # to keep within, the board's unless given
 ) -> Verification:
     """Build ``graph`` for this machine and for ``board`` and run every image on both.
 
@@ -97,9 +98,9 @@ def verify(
     for ``board`` the C is checked on this machine alone.
     """
     toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
-    prediction = predict(graph, board)
+    prediction = predict(graph, board, ram_bytes)
     _check_fit(prediction, board)
-    source = generate(graph, board)
+    source = generate(graph, board, ram_bytes=ram_bytes)
     reference = interpreter.run(graph, images)
     host = host_logits(source, images)
     differs = host != reference

@@ -34,6 +34,7 @@ class Compiled:
     """A network as integers and as C. Accuracies are on the data's test split; an unmeasured core has no ``prediction``."""
 
     board: Board
+    ram_bytes: int  # to keep within
     dataset: Dataset
     graph: IntegerGraph
     source: CSource
@@ -44,10 +45,10 @@ class Compiled:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the board has the memory; None where that is not predicted."""
+        """Whether the board has the memory, and the RAM is within ``ram_bytes``; None where that is not predicted."""
         if self.prediction is None:
             return None
-        return self.prediction.flash_bytes <= self.board.flash_bytes and self.prediction.ram_bytes <= self.board.ram_bytes
+        return self.prediction.flash_bytes <= self.board.flash_bytes and self.prediction.ram_bytes <= self.ram_bytes
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures; those of the prediction are null where there is none."""
@@ -77,7 +78,8 @@ class Compiled:
     def verify(self, progress: Progress | None = None) -> Verification:
         """Run the first VERIFIED_IMAGES test images on this machine and on the board, and compare every logit."""
         test = self.dataset.test
-        return verify(self.graph, self.board, test.images[:VERIFIED_IMAGES], test.labels[:VERIFIED_IMAGES], progress)
+        images, labels = test.images[:VERIFIED_IMAGES], test.labels[:VERIFIED_IMAGES]
+        return verify(self.graph, self.board, images, labels, progress, self.ram_bytes)
 
 
 def compile_network(
@@ -85,10 +87,12 @@ def compile_network(
     data: str | Path,
     board: str,
     input_range: tuple[float, float] = (0.0, 1.0),
+    ram_bytes: int | None = None,
 ) -> Compiled:
     """Compile the ONNX file at ``path`` for ``board``, with scales that suit the training images of ``data``.
 
-    ``input_range`` is what the network takes for the bytes 0 and 255. Raises NetworkError, naming the node, where the file holds
+    ``input_range`` is what the network takes for the bytes 0 and 255. Where whole images do not fit within ``ram_bytes``, the
+    board's RAM unless given, they are streamed row by row. Raises NetworkError, naming the node, where the file holds
     what integer graphs have not; DataError, BoardError.
     """
     target = boards.board(board)
@@ -101,9 +105,10 @@ def compile_network(
             f"a network must tell the classes of its data apart, but {path} has {graph.classes} logits and {data} "
             f"{dataset.classes} classes; calibrate with the data that it was trained on"
         )
-    source = generate(graph, target)
-    prediction = None if measured_costs(target) is None else predict(graph, target)
-    return Compiled(target, dataset, graph, source, *_accuracies(network, graph, dataset), prediction)
+    ram_bytes = target.ram_bytes if ram_bytes is None else ram_bytes
+    source = generate(graph, target, ram_bytes=ram_bytes)
+    prediction = None if measured_costs(target) is None else predict(graph, target, ram_bytes)
+    return Compiled(target, ram_bytes, dataset, graph, source, *_accuracies(network, graph, dataset), prediction)
 
 
 def _accuracies(network: FoldedNetwork, graph: IntegerGraph, dataset: Dataset) -> tuple[float, float, float]:

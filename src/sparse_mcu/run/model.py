@@ -75,7 +75,7 @@ class Model:
         return tuple(directory / name for name in files)
 
     def _c(self) -> dict[str, bytes]:
-        source = generate(self.graph, self.run.board)
+        source = generate(self.graph, self.run.board, ram_bytes=self.run.budget.ram_bytes)
         return {f"{source.name}.h": source.header.encode(), f"{source.name}.c": source.source.encode()}
 
     def _onnx(self) -> dict[str, bytes]:
@@ -90,4 +90,5 @@ class Model:
         """
         target = self.run.board if board is None else boards.board(board)
         test = self.run.dataset(source).test
-        return verify(self.graph, target, test.images, test.labels, progress)
+        ram_bytes = self.run.budget.ram_bytes if target == self.run.board else None
+        return verify(self.graph, target, test.images, test.labels, progress, ram_bytes)

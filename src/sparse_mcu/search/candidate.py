@@ -32,6 +32,7 @@ class Candidate:
     seed: int
     parent: Parent | None = None  # None: from scratch
     rungs: Rungs | None = None  # where its training may end early; None: nowhere
+    ram_bytes: int | None = None  # that its C should keep within, the board's unless given
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -38,7 +38,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
         return quantise(network.fold(), images)
 
     def objectives(graph: IntegerGraph) -> dict[str, float]:
-        return {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board))}
+        return {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board, candidate.ram_bytes))}
 
     watch = _Watch(candidate, lambda: objectives(integer_graph()))
     with single_thread():

@@ -22,6 +22,8 @@ from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import Layer, layers
 from sparse_mcu.space.memory import peak_activations
 
+WHOLE_IMAGES = 1 << 40  # bytes of RAM: no reason to stream rows
+
 
 @dataclass(frozen=True, slots=True)
 class Shortfall:
@@ -47,10 +49,14 @@ class Feasibility:
     def _shortfall(self, architecture: Architecture) -> Shortfall | None:
         """Return why ``architecture`` cannot fit, or None where it may. Raises BoardError for a board without figures."""
         network, budget = _emptied(architecture), self._budget
-        prediction = predict(quantise(network, np.zeros((1, *architecture.input_shape), np.uint8)), self._board)
-        if prediction.least_ram_bytes > budget.ram_bytes:
+        graph = quantise(network, np.zeros((1, *architecture.input_shape), np.uint8))
+        prediction = predict(graph, self._board, WHOLE_IMAGES)  # the least flash and cycles
+        ram_bytes = prediction.least_ram_bytes
+        if ram_bytes > budget.ram_bytes:
+            ram_bytes = predict(graph, self._board, budget.ram_bytes).least_ram_bytes
+        if ram_bytes > budget.ram_bytes:
             where = peak_activations(tuple(folded.layer for folded in network)).layer
-            return Shortfall("bytes of RAM", prediction.least_ram_bytes, budget.ram_bytes, where)
+            return Shortfall("bytes of RAM", ram_bytes, budget.ram_bytes, where)
         if prediction.flash_bytes > budget.flash_bytes:
             largest = max(prediction.parts, key=lambda part: part.flash_bytes)
             return Shortfall("bytes of flash", prediction.flash_bytes, budget.flash_bytes, largest.name)

@@ -156,7 +156,7 @@ class _Session:
         parent = None if record.parent is None else self._parent(record.parent)
         alike = (complete.rungs for complete in self._complete if complete.stage == record.stage)
         rungs = Rungs.of(self._options.goal.minimised, alike)
-        return Candidate(record.architecture, self._options.board, seed, parent, rungs)
+        return Candidate(record.architecture, self._options.board, seed, parent, rungs, self._options.budget.ram_bytes)
 
     def _parent(self, number: int) -> Parent:
         architecture = self._ledger.record(number).architecture

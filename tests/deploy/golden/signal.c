@@ -103,7 +103,7 @@ INLINE uint8_t *clamped(uint8_t *out, int32_t value, uint16_t wide)
         *(int16_t *)(void *)out = (int16_t)value;
         return out + 2;
     }
-    *out = (uint8_t)(value < 0 ? 0 : value > UINT8_MAX ? UINT8_MAX : value);
+    *out = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); /* clang for bare cores has an unsigned UINT8_MAX */
     return out + 1;
 }
 
@@ -390,7 +390,7 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
                     if (lone) {
                         begin += clip(conv, top, left);
                     }
-                    left = (int16_t)(left + conv->stride_right);
+                    left = (int16_t)((uint16_t)left + conv->stride_right);
 #else
                     uint8_t lone = !conv->paired;
 #endif
@@ -411,7 +411,7 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
                     larger = window.pitch == 0;
                 }
 #if PADDED
-                top = (int16_t)(top + conv->stride_down);
+                top = (int16_t)((uint16_t)top + conv->stride_down);
 #endif
             }
             if (PAIRED && window.pitch != 0 && place == sums && (x > 1 || y > 1)) { /* the first output of two */

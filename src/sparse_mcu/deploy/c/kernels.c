@@ -52,8 +52,101 @@
 #ifndef SUM_BYTES /* generated code says all of them before its first kernel */
 #define SUM_BYTES 4
 #define PADDED 1
+#define LINES 2
 #define PAIRED 1
 #endif
+
+/* kernel stream */
+/*
+ * Rows on their way through the first layers of a network. A line holds the rows of a tensor that its layer still needs. As soon as it
+ * is full, the layer computes a row of its output, which goes to the next line. The last line has room for all rows, and no layer.
+ */
+struct line {
+    uint8_t *rows;
+    uint16_t row_bytes;
+    uint16_t first;  /* bytes before the first row: rows of zeros */
+    uint16_t full;   /* bytes of all rows that are held; 0 of the last line */
+    uint16_t kept;   /* bytes at the end that the next row of the output needs as well */
+    uint16_t height; /* rows of the tensor */
+    uint16_t total;  /* the same with the rows of zeros that are needed behind the last one */
+};
+
+static struct progress {
+    uint16_t held; /* bytes, once a row has come */
+    uint16_t come; /* rows, and those of zeros behind the last one */
+} progress[LINES];
+
+/* Returns where the next row of a line goes. */
+KERNEL uint8_t *row_place(const struct line *lines, uint8_t which)
+{
+    const struct line *line = lines + which;
+    return (uint8_t *)FIELD(line, rows) + (progress[which].come == 0 ? FIELD(line, first) : progress[which].held);
+}
+
+/* Copies bytes to a place below them. Volatile, here and there: else compilers make calls of memmove and memset of these. */
+KERNEL void move_rows(volatile uint8_t *to, const uint8_t *from, uint16_t count)
+{
+    for (; count > 0; count--) {
+        *to++ = *from++;
+    }
+}
+
+KERNEL void clear_rows(volatile uint8_t *to, uint16_t count)
+{
+    for (; count > 0; count--) {
+        *to++ = 0;
+    }
+}
+
+/* Takes in the row that was written at its place in a line. */
+KERNEL void take_row(const struct line *line, struct progress *state)
+{
+    if (state->come == 0) {
+        state->held = FIELD(line, first);
+        clear_rows((uint8_t *)FIELD(line, rows), state->held);
+    }
+    state->held = (uint16_t)(state->held + FIELD(line, row_bytes));
+    state->come++;
+}
+
+/*
+ * Takes in the row that was written at its place in the first line, if computed is LINES, or else the one that the layer of the line
+ * computed has written in the next one. Returns the number of a line whose layer has to compute a row now: of several the last, so
+ * that no line gets a row without room for it; that of the last line if it has all its rows; or LINES if another row has to come first.
+ */
+KERNEL uint8_t stream(const struct line *lines, uint8_t computed)
+{
+    const struct line *line = lines;
+    struct progress *state = progress;
+    if (computed < LINES) {
+        line += computed;
+        state += computed;
+        uint8_t *rows = (uint8_t *)FIELD(line, rows);
+        uint16_t kept = FIELD(line, kept);
+        move_rows(rows, rows + (uint16_t)(state->held - kept), kept);
+        state->held = kept;
+        line++;
+        state++;
+    }
+    take_row(line, state);
+    while (state->held != FIELD(line, full)) {
+        if (state->come >= FIELD(line, height) && state->come < FIELD(line, total)) {
+            clear_rows((uint8_t *)FIELD(line, rows) + state->held, FIELD(line, row_bytes));
+            take_row(line, state);
+        } else if (state != progress) {
+            line--;
+            state--;
+        } else if (state->come < FIELD(line, total)) {
+            return LINES;
+        } else {
+            for (state += LINES; state != progress;) {
+                (--state)->come = 0;
+            }
+            return LINES - 1;
+        }
+    }
+    return (uint8_t)(state - progress);
+}
 
 /* kernel scaled */
 /* Returns (product + half) >> shift, half being 1 << shift >> 1. On an AVR it changes no register but those of its arguments. */
@@ -108,7 +201,7 @@ INLINE uint8_t *clamped(uint8_t *out, int32_t value, uint16_t wide)
         *(int16_t *)(void *)out = (int16_t)value;
         return out + 2;
     }
-    *out = (uint8_t)(value < 0 ? 0 : value > UINT8_MAX ? UINT8_MAX : value);
+    *out = (uint8_t)(value < 0 ? 0 : value > 255 ? 255 : value); /* clang for bare cores has an unsigned UINT8_MAX */
     return out + 1;
 }
 
@@ -397,7 +490,7 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
                     if (lone) {
                         begin += clip(conv, top, left);
                     }
-                    left = (int16_t)(left + conv->stride_right);
+                    left = (int16_t)((uint16_t)left + conv->stride_right);
 #else
                     uint8_t lone = !conv->paired;
 #endif
@@ -418,7 +511,7 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
                     larger = window.pitch == 0;
                 }
 #if PADDED
-                top = (int16_t)(top + conv->stride_down);
+                top = (int16_t)((uint16_t)top + conv->stride_down);
 #endif
             }
             if (PAIRED && window.pitch != 0 && place == sums && (x > 1 || y > 1)) { /* the first output of two */
@@ -790,7 +883,7 @@ KERNEL void sums_channels(const uint8_t *a, const uint8_t *b, const uint8_t *wei
             continue;
         }
 #endif
-#ifdef __ARM_ARCH_6M__
+#if defined(__ARM_ARCH_6M__) && !defined(__clang__) /* which has fewer registers to give */
         {
             register unsigned pitch_of_rows __asm__("r12") = row_bytes;
             register const uint8_t *end __asm__("lr") = weights + rows * taps;
@@ -857,7 +950,7 @@ KERNEL void sums_words(const uint8_t *a, const uint8_t *b, const uint8_t *weight
     sum_t *other = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
     uint8_t larger_b = larger || window.pitch == 0;
     unsigned row_words = (taps + WORD_TAPS - 1) / WORD_TAPS;
-#ifdef __ARM_FEATURE_DSP
+#if defined(__ARM_FEATURE_DSP) && !defined(__clang__)
     /* A round for each word of a row; how many are left of all rows: rows behind this one in the upper half, words of this one below. */
     uint32_t rounds = ((uint32_t)window.rows - 1) << 16 | row_words, next_row = row_words - 0x10000;
     uint32_t step = skip + taps - row_words * WORD_TAPS; /* from what was read of a row to the next one */
@@ -883,7 +976,7 @@ KERNEL void sums_words(const uint8_t *a, const uint8_t *b, const uint8_t *weight
             continue;
         }
 #endif
-#ifdef __ARM_FEATURE_DSP
+#if defined(__ARM_FEATURE_DSP) && !defined(__clang__)
         uint32_t rest_ = rounds, x_odd, x_even, y_odd, y_even, odd, even;
         __asm__("1: ldr %[x_odd], [%[x]], #4 \n\t"
                 "ldr %[y_odd], [%[y]], #4 \n\t"
@@ -1083,7 +1176,7 @@ INLINE void gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, ui
                 for (uint8_t which = 1; which <= 2; which++, gaps >>= 4) {
                     tap = (uint16_t)(tap + (gaps & 15));
                     if (inside && tap < taps) {
-                        sum += (int32_t)(int8_t)BYTE(weights + which) * begin[tap];
+                        sum += (sum_t)((int32_t)(int8_t)BYTE(weights + which) * begin[tap]);
                     }
                 }
             }
@@ -1230,7 +1323,7 @@ INLINE uint8_t mean_of(const struct pool *pool, const uint8_t *corner)
         sum *= pool->multiplier;
     }
     sum = scaled(sum, (uint8_t)pool->shift);
-    return (uint8_t)(sum > UINT8_MAX ? UINT8_MAX : sum);
+    return (uint8_t)(sum > 255 ? 255 : sum);
 }
 
 KERNEL void average_pool(const struct pool *layer, const uint8_t *in, uint8_t *out)

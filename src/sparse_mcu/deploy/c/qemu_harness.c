@@ -1,8 +1,9 @@
 /*
- * A program around a model for the machines of QEMU. It reads images from the file "images" and writes for each of them to "records":
+ * A program around a model for the machines of QEMU. It reads images from the file "images" and writes for each of them, or for each row of
+ * them if the model takes rows, to "records":
  *   uint32_t ticks            of the machine's timer, from the call of model_run to its return
  *   uint32_t stack_bytes      deepest stack in that time, by paint: from the lowest word that was written up
- *   int16_t logits[CLASSES]
+ *   int16_t logits[CLASSES]   zeros before the last row of an image
  *
  * QEMU lets a fixed time pass with every instruction (-icount), so that ticks count instructions: the call, the model, its return, and
  * the one that reads the timer. The files are QEMU's, by semihosting as Arm defines it and RISC-V took it over.
@@ -227,7 +228,7 @@ static uintptr_t transfer(enum operation operation, uintptr_t file, const void *
     return (uintptr_t)call_host(operation, block);
 }
 
-static void run_image(struct record *record)
+static void run_input(struct record *record)
 {
     for (volatile uint32_t *word = stack_floor; word < stack_top; word++) {
         *word = PAINT;
@@ -243,7 +244,7 @@ static void run_image(struct record *record)
     }
     record->stack_bytes = (uint32_t)((uintptr_t)stack_top - (uintptr_t)lowest);
     for (size_t i = 0; i < CLASSES; i++) {
-        record->logits[i] = logits[i];
+        record->logits[i] = logits == 0 ? 0 : logits[i];
     }
 }
 
@@ -253,7 +254,7 @@ static void harness(void)
     const uintptr_t records = open_file("records", 7, WRITE_BINARY);
     struct record record;
     while (transfer(SYS_READ, images, give_input(), INPUT_BYTES) == 0) {
-        run_image(&record);
+        run_input(&record);
         if (transfer(SYS_WRITE, records, &record, sizeof record) != 0) {
             finish(FILES);
         }

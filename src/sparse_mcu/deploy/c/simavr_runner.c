@@ -1,15 +1,16 @@
 /*
  * Runs a firmware built around avr_harness.c in simavr, one image after the other.
  *
- * usage: simavr_runner MCU ELF START STOP STACK_FLOOR INPUT_BYTES CLASSES CYCLE_LIMIT
+ * usage: simavr_runner MCU ELF START STOP STACK_FLOOR INPUT_BYTES ROWS CLASSES CYCLE_LIMIT
  *
  * START and STOP are the byte addresses of harness_start and harness_stop; STACK_FLOOR is the first data address after the program's
  * variables; a single run may take CYCLE_LIMIT cycles.
  *
- * Standard input holds images of INPUT_BYTES bytes. For each of them one record goes to standard output, in this machine's byte order:
+ * Standard input holds images of INPUT_BYTES bytes, or ROWS rows of as many for each image: a model that takes rows must return no logits
+ * before the last one. For each of them one record goes to standard output, in this machine's byte order:
  *   uint64_t cycles           from the call of model_run to its return, both included
  *   uint32_t stack_bytes      deepest stack in that time, the return address of the call included
- *   int16_t logits[CLASSES]
+ *   int16_t logits[CLASSES]   zeros before the last row of an image
  *
  * Exit status: 0 done; 2 the arguments, the input or the output are at fault; 3 the firmware is: one line on standard error says why.
  *
@@ -40,6 +41,7 @@ typedef struct {
     avr_flashaddr_t stop;
     uint32_t stack_floor;
     size_t input_bytes;
+    size_t rows;
     size_t classes;
     uint64_t cycle_limit;
 } board_t;
@@ -145,7 +147,19 @@ static uint32_t low_water(const board_t *board, uint32_t top)
     return address;
 }
 
-static void run_image(const board_t *board, const uint8_t *image)
+static void write_logits(const board_t *board, bool last_row)
+{
+    if (!last_row && data_word(board->avr, R24) != 0)
+        fail(EXIT_FIRMWARE, "a model must return no logits before the last row of an image");
+    const uint32_t logits = last_row ? returned_pointer(board, "logits", board->classes * sizeof(int16_t)) : 0;
+    for (size_t i = 0; i < board->classes; i++) {
+        const int16_t logit = last_row ? (int16_t)data_word(board->avr, logits + (uint32_t)(2 * i)) : 0;
+        fwrite(&logit, sizeof logit, 1, stdout);
+    }
+}
+
+/* Run the model on an image or a row of one. */
+static void run_input(const board_t *board, const uint8_t *image, bool last_row)
 {
     avr_t *avr = board->avr;
     memcpy(avr->data + returned_pointer(board, "input", board->input_bytes), image, board->input_bytes);
@@ -160,14 +174,9 @@ static void run_image(const board_t *board, const uint8_t *image)
 
     const uint32_t painted = low_water(board, top);
     const uint32_t stack_bytes = top + 1 - (painted <= lowest ? painted : lowest + 1);
-    const size_t logits_bytes = board->classes * sizeof(int16_t);
-    const uint32_t logits = returned_pointer(board, "logits", logits_bytes);
     fwrite(&cycles, sizeof cycles, 1, stdout);
     fwrite(&stack_bytes, sizeof stack_bytes, 1, stdout);
-    for (size_t i = 0; i < board->classes; i++) {
-        const int16_t logit = (int16_t)data_word(avr, logits + (uint32_t)(2 * i));
-        fwrite(&logit, sizeof logit, 1, stdout);
-    }
+    write_logits(board, last_row);
 }
 
 static avr_t *boot(const char *mcu, const char *elf)
@@ -188,24 +197,26 @@ static avr_t *boot(const char *mcu, const char *elf)
 
 int main(int argc, char **argv)
 {
-    if (argc != 9)
-        fail(EXIT_USAGE, "usage: %s MCU ELF START STOP STACK_FLOOR INPUT_BYTES CLASSES CYCLE_LIMIT", argv[0]);
+    if (argc != 10)
+        fail(EXIT_USAGE, "usage: %s MCU ELF START STOP STACK_FLOOR INPUT_BYTES ROWS CLASSES CYCLE_LIMIT", argv[0]);
     const board_t board = {
         .avr = boot(argv[1], argv[2]),
         .start = (avr_flashaddr_t)number(argv[3]),
         .stop = (avr_flashaddr_t)number(argv[4]),
         .stack_floor = (uint32_t)number(argv[5]),
         .input_bytes = number(argv[6]),
-        .classes = number(argv[7]),
-        .cycle_limit = number(argv[8]),
+        .rows = number(argv[7]),
+        .classes = number(argv[8]),
+        .cycle_limit = number(argv[9]),
     };
     uint8_t *image = malloc(board.input_bytes);
     if (image == NULL)
         fail(EXIT_USAGE, "out of memory for an image of %zu bytes", board.input_bytes);
-    size_t bytes;
+    size_t bytes, row = 0;
     while ((bytes = fread(image, 1, board.input_bytes, stdin)) == board.input_bytes) {
         run_to(&board, board.start);
-        run_image(&board, image);
+        row = row % board.rows + 1;
+        run_input(&board, image, row == board.rows);
     }
     if (bytes != 0)
         fail(EXIT_USAGE, "the input must be whole images of %zu bytes, but %zu bytes are left over", board.input_bytes, bytes);

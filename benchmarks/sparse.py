@@ -1,0 +1,89 @@
+"""What zeros save on the device: a network beside itself with most of its weights zero, in cycles and in bytes of weights.
+
+The network is compiled from its ONNX file as `sparse-mcu compile` does; then the smallest weights of every layer become zero, as
+many as --zeros says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run
+on the first test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in
+flash for a convolution besides code: values, indices, biases and scales.
+
+    python benchmarks/sparse.py refB.onnx mnist.npz [--zeros 0.8] [--images 20] [--boards arduino-uno microbit]
+
+Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from sparse_mcu.data import Dataset
+from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.kernel_costs import kernel_costs
+from sparse_mcu.deploy.program import lower
+from sparse_mcu.deploy.verification import Verification, verify
+from sparse_mcu.quant.graph import Convolution, IntegerGraph
+from sparse_mcu.run.compile import compile_network
+
+INPUT_RANGE = (0.0, 1.0)  # what the reference networks were trained on
+MOST_CYCLES = 0.35  # of the dense network's
+MOST_BYTES = 0.40
+
+
+def thinned(graph: IntegerGraph, zeros: float) -> IntegerGraph:
+    """Return ``graph`` with its smallest weights zero: the share ``zeros`` of every layer's, rounded up."""
+    ops = tuple(dataclasses.replace(op, weights=_thinned(op, zeros)) if isinstance(op, Convolution) else op for op in graph.ops)
+    return IntegerGraph(ops, graph.tensors)
+
+
+def _thinned(op: Convolution, zeros: float) -> np.ndarray:
+    flat = op.weights.reshape(-1).copy()
+    order = np.argsort(np.abs(flat.astype(np.int16)), kind="stable")
+    flat[order[: int(np.ceil(zeros * flat.size))]] = 0
+    return flat.reshape(op.weights.shape)
+
+
+def weight_bytes(graph: IntegerGraph, target: Board) -> int:
+    program = lower(graph, target, kernel_costs(target))
+    return sum(step.weights.size for step in program.steps if step.weights is not None)
+
+
+def measured(graph: IntegerGraph, target: Board, data: Dataset, images: int) -> Verification:
+    found = verify(graph, target, data.test.images[:images], data.test.labels[:images])
+    if found.measured is None:
+        sys.exit(found.not_simulated)
+    return found
+
+
+def compare(dense: IntegerGraph, sparse: IntegerGraph, target: Board, data: Dataset, images: int) -> bool:
+    """Print a line for ``target``; return whether the sparse network keeps within its bounds and no logit differs."""
+    found = [measured(graph, target, data, images) for graph in (dense, sparse)]
+    cycles = [verification.measured.cycles for verification in found if verification.measured is not None]
+    weights = [weight_bytes(graph, target) for graph in (dense, sparse)]
+    mismatches = sum(verification.mismatches for verification in found)
+    time, size = cycles[1] / cycles[0], weights[1] / weights[0]
+    cells = (target.name, *(f"{n:,}" for n in cycles), f"{time:.1%}", *(f"{n:,}" for n in weights), f"{size:.1%}", mismatches)
+    print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    return time <= MOST_CYCLES and size <= MOST_BYTES and mismatches == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A network beside itself with most of its weights zero, on simulated boards.")
+    parser.add_argument("network", type=Path, help="an ONNX file")
+    parser.add_argument("data", help="the data set it was trained on")
+    parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
+    parser.add_argument("--images", type=int, default=20, help="test images to run on each board")
+    parser.add_argument("--boards", nargs="+", default=["arduino-uno", "microbit"])
+    arguments = parser.parse_args()
+    print("| board | cycles or instructions, dense | sparse | share | weight bytes, dense | sparse | share | differing logits |")
+    print("|---|---|---|---|---|---|---|---|")
+    kept = True
+    for name in arguments.boards:
+        compiled = compile_network(arguments.network, arguments.data, name, INPUT_RANGE)
+        sparse = thinned(compiled.graph, arguments.zeros)
+        kept &= compare(compiled.graph, sparse, board(name), compiled.dataset, arguments.images)
+    sys.exit(0 if kept else 1)
+
+
+if __name__ == "__main__":
+    main()

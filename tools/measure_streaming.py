@@ -1,0 +1,116 @@
+"""Measures what row streaming takes besides the layers (c/kernels.c, "stream"), and adds it to kernel_costs.toml.
+
+    python tools/measure_streaming.py [--boards BOARD ...] [--probes 24]
+
+measure_kernels.py does the same after all else; alone, this keeps what the table has. Random networks are measured twice, with
+some layers streamed and with none. The differences, less those that the layers themselves are predicted to make, are fitted.
+"""
+
+import argparse
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import nnls  # type: ignore[import-untyped]
+
+from sparse_mcu.deploy import kernel_costs
+from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.firmware import build_firmware
+from sparse_mcu.deploy.generate import render
+from sparse_mcu.deploy.kernel_costs import KernelCosts
+from sparse_mcu.deploy.predict import predict_program, stream_events
+from sparse_mcu.deploy.program import Program, lower
+from sparse_mcu.deploy.simulation import FirmwareFault
+from sparse_mcu.deploy.simulators import simulate
+from sparse_mcu.deploy.stream import streamable
+from sparse_mcu.errors import BoardError
+from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
+
+PROBES = 24
+IMAGES = 2
+SIZE = GraphSize(layers=3, extent=14, channels=4)  # narrow: little time in layers
+BYTES = ("code", "line", "stack")
+EVENTS = ("push", "row", "row.kept", "row.zero")  # of predict.stream_events
+NOTHING = dict.fromkeys((*BYTES, *EVENTS), 0.0)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Bytes and time of a program: what it takes on a board beyond what is predicted of its layers."""
+
+    flash_bytes: int
+    stack_bytes: int
+    cycles: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A program some of whose layers are streamed, and the same with none."""
+
+    program: Program
+    rows: Figures
+    whole: Figures
+
+
+def streaming_costs(target: Board, costs: KernelCosts, count: int = PROBES) -> dict[str, float]:
+    """Return what streaming takes on ``target``, where its layers take ``costs``."""
+    known = dataclasses.replace(costs, streaming=NOTHING)
+    found = list(itertools.islice(probes(target, known), count))
+    lines = np.array([[1, len(probe.program.lines) + 1] for probe in found], float)
+    flash = np.array([probe.rows.flash_bytes - probe.whole.flash_bytes for probe in found], float)
+    code, line = np.linalg.lstsq(lines, flash, rcond=None)[0]
+    stack = max(0, *(probe.rows.stack_bytes for probe in found))
+    events = np.array([[stream_events(probe.program)[event] for event in EVENTS] for probe in found], float)
+    cycles, _ = nnls(events, np.array([probe.rows.cycles - probe.whole.cycles for probe in found]))
+    return {name: round(float(value), 2) for name, value in zip((*BYTES, *EVENTS), (code, line, stack, *cycles), strict=True)}
+
+
+def probes(target: Board, known: KernelCosts) -> Iterator[Probe]:
+    """Yield measured random networks that can be streamed and fit ``target``, without end."""
+    rng = np.random.default_rng(1)
+    while True:
+        graph = random_graph(rng, SIZE)
+        lines = streamable(graph)
+        if not lines:
+            continue
+        lines = lines[: rng.integers(1, len(lines) + 1)]
+        images = random_images(rng, graph, IMAGES)
+        rows, whole = lower(graph, target, known, lines=lines), lower(graph, target, known)
+        try:
+            yield Probe(rows, figures(rows, target, known, images), figures(whole, target, known, images))
+        except (BoardError, FirmwareFault):
+            continue  # too large for the board: variables, or variables and stack
+
+
+def figures(program: Program, target: Board, known: KernelCosts, images: np.ndarray) -> Figures:
+    """Measure ``program``, and take off what is predicted."""
+    predicted = predict_program(program, known)
+    firmware = build_firmware(render(program, None), target)
+    simulation = simulate(firmware, images)
+    return Figures(
+        firmware.flash_bytes - predicted.flash_bytes,
+        simulation.stack_bytes - (predicted.ram_bytes - program.variable_bytes),
+        float(simulation.cycles.mean()) - predicted.cycles,
+    )
+
+
+def main() -> None:
+    """Measure, and write the table anew."""
+    from measure_kernels import BOARDS, CORES, HEAD, TABLE, to_toml  # here: it imports this file
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--boards", nargs="+", choices=BOARDS, default=BOARDS)
+    parser.add_argument("--probes", type=int, default=PROBES, help="networks to measure for each core")
+    options = parser.parse_args()
+    tables = dict(kernel_costs.tables())
+    for target in map(board, options.boards):
+        found = streaming_costs(target, tables[target.core], options.probes)
+        tables[target.core] = dataclasses.replace(tables[target.core], streaming=found)
+        TABLE.write_text(HEAD + "".join(to_toml(core, tables[core]) for core in CORES if core in tables), encoding="utf-8")
+        print(target.name, found, flush=True)
+
+
+if __name__ == "__main__":
+    main()
