@@ -34,9 +34,11 @@ from sparse_mcu.search.scalarise import INVERSE_WEIGHT_HIGH, INVERSE_WEIGHT_LOW,
 from sparse_mcu.search.surrogate import Surrogate, inputs
 
 QLOGNEHVI = "qlognehvi"
-OPTIMISERS = (OURS, "random", "nsga2", "tpe", "gp", QLOGNEHVI)
+DRAWN = "drawn"  # random too, but as the problem itself draws: of Ω what small networks look like is drawn more often
+OPTIMISERS = (OURS, "random", DRAWN, "nsga2", "tpe", "gp", QLOGNEHVI)
 INITIAL_SHARE, POOL, PARENTS = 0.1, 200, 8  # of the model-based optimisers that draw from pools
 REFIT_GROWTH = 1.1
+BELOW_BEST = 0.1  # of the box: a point that is best in everything must not end the search
 FIGURES = Path(__file__).parent / "figures"
 
 Row = tuple[Any, Float64Array]  # a point and its objectives (k,), minimised
@@ -76,6 +78,8 @@ def measure(problem: Problem, optimiser: str, seed: int) -> dict[str, Any]:
 
 
 def _rows(problem: Problem, optimiser: str, seed: int) -> Iterator[Row]:
+    if optimiser == DRAWN:
+        return by_drawing(problem, seed)
     if optimiser == QLOGNEHVI:
         return from_pools(problem, seed, QLogNehvi())
     if optimiser != OURS:
@@ -100,6 +104,14 @@ def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> Iterato
         study.tell(trial, F.tolist())
         done += 1
         yield point, F
+
+
+def by_drawing(problem: Problem, seed: int) -> Iterator[Row]:
+    """Draw every point at random."""
+    rng = np.random.default_rng(seed)
+    for _ in range(problem.evaluations):
+        point = _allowed(problem, problem.draw, rng)
+        yield point, problem.evaluate(point)[0]
 
 
 Choose = Callable[[Problem, list[Row], list[Any], np.random.Generator], int]
@@ -145,8 +157,10 @@ def _weights(k: int, rng: np.random.Generator) -> Float64Array:
 
 
 def _region(problem: Problem, rows: list[Row]) -> tuple[Float64Array, Region]:
+    """Return the objectives so far, and the box from a little below the best of each to the reference."""
     F = np.stack([row[1] for row in rows])
-    lower = np.minimum(F.min(axis=0), 0.5 * problem.reference)
+    best = F.min(axis=0)
+    lower = best - BELOW_BEST * (problem.reference - best)
     return F, Region(lower, problem.reference, np.ones(F.shape[1], dtype=np.bool_))
 
 
