@@ -52,8 +52,10 @@
 #ifndef SUM_BYTES /* generated code says all of them before its first kernel */
 #define SUM_BYTES 4
 #define PADDED 1
-#define LINES 2
 #define PAIRED 1
+#endif
+#ifndef LINES
+#define LINES 2
 #endif
 
 /* kernel stream */
