@@ -4,11 +4,10 @@
  * Code generation pastes the sections that a network needs, in this order, into its source; a section opens with a line
  * "kernel NAME" or "kernel NAME (uses NAMES)". Compiled as it stands, the file has every kernel.
  *
- * Tensors are height, width, channels. A layer is a constant descriptor, which lies in flash and is read through FIELD; all its
- * numbers are uint16_t, and so are the places within a tensor. Its weights are a stream of bytes in flash, read through BYTE, in the
- * order in which the kernel sums_... of the layer takes them; its heads hold the bias (SUM_BYTES, little endian, signed), the
- * multiplier (1 byte) and the shift (1 byte) of every output channel. No sum or product overflows an int32: quant/verify.py has
- * proved it; and no sum of a network whose SUM_BYTES is 3 overflows 24 bits.
+ * Tensors are height, width, channels; places within one are uint16_t. A layer is a constant descriptor in flash. The weights of a
+ * convolution are a stream of bytes in flash, read through BYTE, in the order in which its kernel sums_... takes them; its heads hold
+ * the bias, the multiplier and the shift of every output channel. No sum or product overflows an int32: quant/verify.py has proved
+ * it; and no sum of a network whose SUM_BYTES is 3 overflows 24 bits.
  */
 
 /* kernel prelude */
