@@ -38,6 +38,7 @@ def test_predictions_are_what_the_board_shows(name: str, seed: int) -> None:
     assert abs(prediction.flash_bytes - firmware.flash_bytes) <= 32
     assert 0 <= prediction.ram_bytes - firmware.static_ram_bytes - simulation.stack_bytes <= 16
     assert prediction.least_ram_bytes <= prediction.ram_bytes
+    assert prediction.least_flash_bytes <= prediction.flash_bytes
     if target.core not in WITHOUT_MULTIPLIER:  # else the time depends on the numbers multiplied
         assert prediction.cycles == pytest.approx(simulation.cycles.mean(), rel=0.12 if target.time_unit == "cycles" else 0.15)
 

@@ -7,7 +7,7 @@ a tap, a weight that is zero (``events``). tools/measure_kernels.py measures the
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
@@ -47,6 +47,7 @@ class Prediction:
     """A network on a board: ``parts`` by operation; what they share (kernels) makes up the rest of the flash."""
 
     flash_bytes: int
+    least_flash_bytes: int  # of any network of the same layers with as many weights or more: other kernels may suit those better
     ram_bytes: int  # variables, the image included, and the deepest stack
     least_ram_bytes: int  # the same whatever the weights: kernels that skip zeros or do not differ in stack
     cycles: int  # of an inference
@@ -87,6 +88,7 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     leaner = min(either, key=lambda kernel: costs.stack[program.variant(kernel)])
     return Prediction(
         flash_bytes=flash_bytes(program, costs),
+        least_flash_bytes=flash_bytes(program, costs) - _spare_bytes(program, costs, set(either)),
         ram_bytes=program.variable_bytes + _stack_bytes(program, costs, {}),
         least_ram_bytes=program.variable_bytes + _stack_bytes(program, costs, dict.fromkeys(either, leaner)),
         cycles=round(costs.cycles["base"] + streaming) + sum(part.cycles for part in parts),
@@ -118,6 +120,21 @@ def flash_bytes(program: Program, costs: KernelCosts) -> int:
     if program.lines:
         lines = round(costs.streaming["code"] + costs.streaming["line"] * (len(program.lines) + 1))
     return costs.base_bytes + shared + lines + sum(_step_bytes(program, step, costs) for step in program.steps)
+
+
+def _spare_bytes(program: Program, costs: KernelCosts, either: set[str]) -> int:
+    """How much less code there may be if sums have another size, and weights another of the two kernels: as the one is now."""
+    other = replace(program, sum_bytes=3 if program.sum_bytes == 4 else 4)
+
+    def spare(section: str) -> int:
+        code = costs.code[program.variant(section)]
+        return max(0, code - costs.code.get(other.variant(section), code))
+
+    sections = set(program.kernels) - {"stream"}
+    chosen = max(map(spare, either)) if sections & either else 0
+    # Weights are encoded for the least code of kernels, without what the compiler links to them.
+    helpers = {helper for kernel in sections & either for helper in costs.uses.get(program.variant(kernel), ())}
+    return chosen + sum(map(spare, sections - either)) + sum(costs.helpers[helper] for helper in helpers)
 
 
 def _step_bytes(program: Program, step: Step, costs: KernelCosts) -> int:

@@ -57,9 +57,9 @@ class Feasibility:
         if ram_bytes > budget.ram_bytes:
             where = peak_activations(tuple(folded.layer for folded in network)).layer
             return Shortfall("bytes of RAM", ram_bytes, budget.ram_bytes, where)
-        if prediction.flash_bytes > budget.flash_bytes:
+        if prediction.least_flash_bytes > budget.flash_bytes:
             largest = max(prediction.parts, key=lambda part: part.flash_bytes)
-            return Shortfall("bytes of flash", prediction.flash_bytes, budget.flash_bytes, largest.name)
+            return Shortfall("bytes of flash", prediction.least_flash_bytes, budget.flash_bytes, largest.name)
         if budget.cycles is not None and prediction.cycles > budget.cycles:
             slowest = max(prediction.parts, key=lambda part: part.cycles)
             return Shortfall("cycles", prediction.cycles, budget.cycles, slowest.name)
