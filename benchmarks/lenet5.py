@@ -47,7 +47,7 @@ def architecture(pruning: Pruning, epochs: int) -> Architecture:
         Block((Conv("regular", (5, 5), channels, padding="valid", batch_norm=False),), pool=Pool("max", (2, 2)))
         for channels in (20, 50)
     )
-    training = Training(learning_rate=3e-3, batch_size=100, epochs=epochs, pruning=pruning)
+    training = Training(learning_rate=1e-3, batch_size=100, epochs=epochs, pruning=pruning)
     return Architecture((1, 28, 28), 10, blocks, head=Head("flatten", 500), training=training)
 
 

@@ -27,9 +27,9 @@ RATE_WARMUP = 0.1  # share of the steps: Adam's first steps would undo much of w
 DRAWN_RATE_FLOOR = 0.3
 # Adam moves a parameter by about its learning rate per step. However few the steps are, log σ² must be able to come from its
 # initial value to where log α is above the threshold: the sum of its learning rates is at least this. In long trainings the
-# rate is what LeNet-5 wants (benchmarks/spvd_lenet5.py).
+# rate is the usual one of Adam.
 LOG_VARIANCE_TRAVEL = 10.0
-LOG_VARIANCE_RATE = 3e-3
+LOG_VARIANCE_RATE = 1e-3
 SCALE_RATE = 3.0  # times the learning rate: a scale has to come from 1 to nearly 0, weights begin near 0
 # PyTorch's 0.999 remembers the large gradients of the first steps for longer than a whole training run on a small data set takes.
 ADAM_BETAS = (0.9, 0.95)
