@@ -14,6 +14,7 @@ from sparse_mcu.space.architecture import Pruning
 LARGEST = (12, 20, 120, 20)
 
 if __name__ == "__main__":
-    result = run("bc_lenet5", "Bayesian compression on LeNet-5-Caffe.", Pruning("both", strength=1.0, warmup=0.2))
+    pruning = Pruning("both", strength=1.4, warmup=0.2)
+    result = run("bc_lenet5", "Bayesian compression on LeNet-5-Caffe.", pruning, learning_rate=3e-3)
     too_large = any(size > largest for size, largest in zip(result.sizes, LARGEST, strict=True))
     sys.exit(too_large or result.test_error > 0.012)

@@ -41,17 +41,17 @@ class Result:
     date: str
 
 
-def architecture(pruning: Pruning, epochs: int) -> Architecture:
+def architecture(pruning: Pruning, learning_rate: float, epochs: int) -> Architecture:
     """Return LeNet-5-Caffe (ReLU after the convolutions too) with its training settings."""
     blocks = tuple(
         Block((Conv("regular", (5, 5), channels, padding="valid", batch_norm=False),), pool=Pool("max", (2, 2)))
         for channels in (20, 50)
     )
-    training = Training(learning_rate=1e-3, batch_size=100, epochs=epochs, pruning=pruning)
+    training = Training(learning_rate=learning_rate, batch_size=100, epochs=epochs, pruning=pruning)
     return Architecture((1, 28, 28), 10, blocks, head=Head("flatten", 500), training=training)
 
 
-def run(name: str, description: str, pruning: Pruning) -> Result:
+def run(name: str, description: str, pruning: Pruning, learning_rate: float) -> Result:
     """Train as the command line says, draw the curves, print the result as JSON and return it."""
     options = _options(description)
     torch.set_num_threads(options.threads)
@@ -59,7 +59,7 @@ def run(name: str, description: str, pruning: Pruning) -> Result:
     images = np.concatenate([data.train.images, data.validation.images])
     labels = np.concatenate([data.train.labels, data.validation.labels])
     held_out = Split(images[-HELD_OUT:], labels[-HELD_OUT:])
-    network = Network(architecture(pruning, options.epochs), options.seed)
+    network = Network(architecture(pruning, learning_rate, options.epochs), options.seed)
     dense = sum(layer.weights for layer in network.layers)
     epochs: list[Epoch] = []
     start = time.monotonic()

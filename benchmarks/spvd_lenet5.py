@@ -11,5 +11,6 @@ from lenet5 import run
 from sparse_mcu.space.architecture import Pruning
 
 if __name__ == "__main__":
-    result = run("spvd_lenet5", "Sparse variational dropout on LeNet-5-Caffe.", Pruning("unstructured", strength=1.0, warmup=0.2))
+    pruning = Pruning("unstructured", strength=6.0, warmup=0.2)
+    result = run("spvd_lenet5", "Sparse variational dropout on LeNet-5-Caffe.", pruning, learning_rate=2e-3)
     sys.exit(result.reduction < 150 or result.test_error > 0.01)

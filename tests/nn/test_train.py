@@ -31,16 +31,40 @@ def halves(n, seed=0):
 def test_batches_hold_every_image_once_and_none_stands_alone():
     images = torch.arange(65, dtype=torch.uint8).reshape(65, 1, 1, 1)
     batches = list(Images(images, torch.arange(65)).batches(32))
-    assert [len(y) for _, y in batches] == [22, 22, 21]
-    assert torch.equal(torch.cat([y for _, y in batches]), torch.arange(65))
-    assert torch.allclose(torch.cat([x for x, _ in batches]).flatten() * 255, torch.arange(65.0))
+    assert [len(y) for _, y, _ in batches] == [22, 22, 21]
+    assert torch.equal(torch.cat([y for _, y, _ in batches]), torch.arange(65))
+    assert torch.allclose(torch.cat([x for x, _, _ in batches]).flatten() * 255, torch.arange(65.0))
 
 
 def test_shuffled_images_keep_their_labels():
     images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1)
-    shuffled = Images(images, torch.arange(50)).shuffled()
+    shuffled = Images(images, torch.arange(50), torch.arange(50.0).unsqueeze(1)).shuffled()
     assert torch.equal(shuffled.images.flatten().long(), shuffled.labels)
+    assert shuffled.soft is not None and torch.equal(shuffled.soft.flatten().long(), shuffled.labels)
     assert not torch.equal(shuffled.labels, torch.arange(50))
+
+
+def test_a_pruned_network_trains_on_without_losing_or_regaining_a_weight():
+    images, labels = halves(200)
+    net = network("both", learning_rate=0.02, epochs=8)
+    train(net, images, labels, seed=0)
+    kept = {layer.layer.name: layer.effective_weight() != 0 for layer in net.weighted()}
+    scales = [scales.effective().detach() != 0 for layer in net.weighted() for scales in layer.scales()]
+    before = net.weights()
+    log = train(net, images, labels, seed=1, pruned=True)
+    assert log.complete and any(not mask.all() for mask in kept.values())
+    assert any(not np.array_equal(before[name], value) for name, value in net.weights().items())
+    assert all(torch.equal(kept[layer.layer.name], layer.effective_weight() != 0) for layer in net.weighted())
+    after = [scales.effective() != 0 for layer in net.weighted() for scales in layer.scales()]
+    assert all(torch.equal(mask, other) for mask, other in zip(scales, after, strict=True))
+
+
+def test_a_teacher_is_believed_more_than_the_labels():
+    images, labels = halves(200)
+    lies = np.where(np.arange(2) == labels[:, None], -20.0, 20.0).astype(np.float32)
+    net = network("none", learning_rate=0.02, epochs=12)
+    train(net, images, labels, seed=0, teacher=lies)
+    assert accuracy(net, Images.on(torch.device("cpu"), images, labels)) <= 0.1
 
 
 @pytest.mark.parametrize("n", [40, 33])

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 
@@ -7,7 +6,7 @@ import pytest
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.run.record import FORMAT, Record
-from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, Budget
+from sparse_mcu.search.objectives import Budget
 from sparse_mcu.search.options import SearchOptions
 
 RECORD = Record(
@@ -48,21 +47,11 @@ def test_a_record_says_what_the_search_is_told() -> None:
     )
 
 
-def test_a_record_of_format_1_has_the_defaults_of_its_time(tmp_path: Path) -> None:
-    RECORD.write(tmp_path)
-    path = tmp_path / "run.json"
-    old = json.loads(path.read_text()) | {"format": 1}
-    for name in ("objectives", "cycles", "sampler"):
-        del old[name]
-    path.write_text(json.dumps(old))
-    expected = dataclasses.replace(RECORD, objectives=DEFAULT_OBJECTIVES, cycles=None, sampler="sparse")
-    assert Record.read(tmp_path) == expected
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": FORMAT + 1}, f"this version reads runs of format {FORMAT}, but .* has format {FORMAT + 1}; update"),
+        ({"format": FORMAT - 1}, f"this version reads runs of format {FORMAT}, but .* has format {FORMAT - 1}; search anew"),
         ({"format": "1"}, "must name its format as an integer, but has '1'"),
         ({"colour": "red"}, "is damaged: missing or unknown colour"),
     ],

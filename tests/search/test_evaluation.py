@@ -8,12 +8,15 @@ import torch
 from sparse_mcu.cost import cost
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.deploy.boards import board
+from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.train import TrainingLog
 from sparse_mcu.quant.interpreter import run
+from sparse_mcu.search import evaluation as evaluation_module
 from sparse_mcu.search.candidate import Candidate, Evaluation, Parent
 from sparse_mcu.search.evaluation import error, evaluate
 from sparse_mcu.search.objectives import MINIMISED, UNITS
 from sparse_mcu.search.rungs import SHARES, Rungs
-from sparse_mcu.search.stages import trained_for
+from sparse_mcu.search.stages import polished, trained_for
 from sparse_mcu.search.threads import single_thread
 from sparse_mcu.search.workers import TrainingData
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Pool, Pruning, Training
@@ -109,9 +112,45 @@ def test_a_hopeless_training_ends_at_its_rung_and_is_measured_as_it_is() -> None
     assert stopped.objectives == stopped.rungs[-1]
 
 
+def test_polishing_keeps_the_parents_sparsity_and_what_it_learnt(evaluation: Evaluation) -> None:
+    """Trained on for long, the same weights are zero, so that the bytes stay."""
+    architecture = polished(ARCHITECTURE, 0, images=100 * len(DATA.train), augmentation=0.0)  # a hundredth of its steps
+    parent = Parent(ARCHITECTURE, evaluation.weights)
+    found = evaluate(Candidate(architecture, UNO, seed=8, parent=parent, polish=True), DATA, "cpu", None)
+    assert found.objectives["error"] <= evaluation.objectives["error"]
+    assert found.objectives["ram_bytes"] == evaluation.objectives["ram_bytes"]
+    before, after = (nonzero(each) for each in (evaluation, found))
+    assert before.keys() == after.keys() and any(not kept.all() for kept in before.values())
+    for name, kept in after.items():
+        assert not (kept & ~before[name]).any()
+    assert any(not np.array_equal(found.weights[f"{name}.weight"], evaluation.weights[f"{name}.weight"]) for name in before)
+
+
+def nonzero(evaluation: Evaluation) -> dict[str, np.ndarray]:
+    """Say which weights of the layers the network keeps."""
+    network = Network(ARCHITECTURE, seed=0)
+    network.load(evaluation.weights)
+    return {layer.layer.name: layer.effective_weight().detach().numpy() != 0 for layer in network.weighted()}
+
+
+@pytest.mark.parametrize("expert", ["ignorant", "late", "expert"])
+def test_a_teacher_is_listened_to_where_it_came_in_time_and_knows_more(
+    expert: str, monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation
+) -> None:
+    candidate = Candidate(ARCHITECTURE, UNO, seed=8, teacher_seconds=0.0 if expert == "late" else None)
+    if expert == "ignorant":
+        candidate = dataclasses.replace(candidate, parent=Parent(ARCHITECTURE, evaluation.weights))
+        monkeypatch.setattr(evaluation_module, "teacher", lambda *_: Network(ARCHITECTURE, seed=0).eval())
+    heard = []
+    monkeypatch.setattr(evaluation_module, "train", lambda *_, teacher, **__: heard.append(teacher) or TrainingLog((), True, {}))
+    own = TrainingData(DATA.train, DATA.validation)  # teachers are remembered by the data that they were trained on
+    evaluate(candidate, own, "cpu", None)
+    assert [soft is not None for soft in heard] == [expert == "expert"]
+
+
 def test_pruning_is_inside(evaluation: Evaluation) -> None:
     """The sizes are those of the pruned network: a strong prior leaves less."""
-    strong = dataclasses.replace(ARCHITECTURE.training, epochs=30, pruning=Pruning("unstructured", 3.0))
+    strong = dataclasses.replace(ARCHITECTURE.training, epochs=30, pruning=Pruning("unstructured", 30.0))
     pruned = evaluate(Candidate(dataclasses.replace(ARCHITECTURE, training=strong), UNO, seed=5), DATA, "cpu", None)
     for name in ("model_size", "nonzero_macs", "flash_bytes"):
         assert pruned.objectives[name] < evaluation.objectives[name]

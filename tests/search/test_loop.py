@@ -54,7 +54,7 @@ def test_a_budget_in_trials_is_met_exactly(finished: tuple[Ending, list[TrialRec
 def test_progress_is_honest(finished: tuple[Ending, list[TrialRecord], list[Progress]]) -> None:
     _, records, seen = finished
     assert seen[0].done == 0 and seen[0].best_accuracy is None and seen[0].hypervolume == 0.0
-    assert seen[-1].done == 12 and seen[-1].share == 1.0 and seen[-1].stage == "refine"
+    assert seen[-1].done == 12 and seen[-1].share == 1.0 and seen[-1].stage == "polish"
     within = [record.accuracy for record in records if OPTIONS.budget.keeps(record.objectives)]
     assert seen[-1].best_accuracy == max(within)
     for name in ("share", "done", "hypervolume"):
@@ -116,7 +116,7 @@ def test_candidates_meet_the_rungs_of_their_own_stage(tmp_path: Path) -> None:
     _, records, seen = run(tmp_path, search_fakes.evaluate_hopelessly, trials=16)
     for record in records:
         earlier = [other for other in records[: record.number] if other.stage == record.stage]
-        assert record.stopped == bool(earlier)
+        assert record.stopped == (bool(earlier) and record.stage != "polish")  # what is polished has shown what it is worth
     assert seen[-1].stopped == sum(record.stopped for record in records)
 
 
@@ -161,8 +161,8 @@ def test_time_of_earlier_sessions_counts(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_over_tells_the_stage_that_it_ended_in(tmp_path: Path) -> None:
-    assert run(tmp_path, search_fakes.evaluate_at_once, trials=10)[2][-1].stage == "refine"
-    assert run(tmp_path, search_fakes.evaluate_at_once, trials=10)[2][0].stage == "refine"
+    assert run(tmp_path, search_fakes.evaluate_at_once, trials=10)[2][-1].stage == "polish"
+    assert run(tmp_path, search_fakes.evaluate_at_once, trials=10)[2][0].stage == "polish"
 
 
 def test_a_search_keeps_to_the_limits_that_its_run_began_with(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.records import TrialRecord, record
 from sparse_mcu.search.sampler import QUASI_TRIALS, SparseSampler
-from sparse_mcu.search.stages import EXPLORE, MORPH, REFINE, trained_for
+from sparse_mcu.search.stages import POLISH, POLISHING_BATCH, ROUND_FACTOR, ROUNDS, STAGES, polished, trained_for
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.suggest import contains, suggest
@@ -64,16 +64,63 @@ def test_every_proposal_lies_within_the_limits(trials: list[TrialRecord]) -> Non
 
 
 def test_no_architecture_is_proposed_twice(trials: list[TrialRecord]) -> None:
-    assert len({trial.architecture for trial in trials}) == len(trials)
+    assert len({trial.architecture for trial in trials}) == len(trials)  # polished ones have settings of their own
 
 
 def test_stages_follow_the_budget_and_set_the_epochs(trials: list[TrialRecord]) -> None:
     for trial in trials:
         used = trial.number / TRIALS
-        stage = EXPLORE if used < EXPLORE.until else MORPH if used < MORPH.until else REFINE
-        assert trial.stage == stage.name
         assert trial.architecture is not None
+        stage = next(stage for stage in STAGES if used < stage.until)
+        assert trial.stage == stage.name
         assert trial.architecture == trained_for(trial.architecture, stage.steps, IMAGES)
+
+
+def test_networks_are_polished_as_they_are_and_each_once(trials: list[TrialRecord]) -> None:
+    polishing = [trial for trial in trials if trial.stage == "polish"]
+    parents = [trials[trial.parent or 0] for trial in polishing]
+    assert len(polishing) >= 3 and len({parent.number for parent in parents}) == len(parents)
+    for trial, parent in zip(polishing, parents, strict=True):
+        assert parent.stage != "polish" and parent.architecture is not None
+        assert trial.architecture == polished(parent.architecture, 0, IMAGES, trial.architecture.training.augmentation)
+
+
+def test_what_is_polished_errs_hardly_more_than_the_best(trials: list[TrialRecord]) -> None:
+    for trial in trials:
+        if trial.stage == "polish":
+            best = max(other.accuracy for other in trials[: trial.number] if BUDGET.keeps(other.objectives))
+            assert trials[trial.parent or 0].accuracy >= best - 0.25 * (1.0 - best) - 0.02
+
+
+def test_a_polished_front_is_polished_for_longer_and_where_that_is_done_too_the_search_refines() -> None:
+    session = Session(seed=0, trials=10)
+    session.run()
+    session.begun, session.trials = 380, 460  # as one that is resumed with much time left at its end
+    found = session.run()[10:]
+    lengths = {
+        trial.architecture.training.epochs for trial in found if trial.stage == "polish" and trial.architecture is not None
+    }
+    assert lengths == {epochs(POLISH.steps * ROUND_FACTOR**index) for index in range(ROUNDS)}
+    assert "refine" in {trial.stage for trial in found}
+
+
+def epochs(steps: int) -> int:
+    return round(steps * POLISHING_BATCH / IMAGES)
+
+
+def test_what_was_being_polished_when_the_search_ended_is_not_lost_for_it() -> None:
+    session = Session(seed=0, trials=12)
+    while session.begun < 10:
+        session.tell(*session.ask())
+    parents = []
+    for _ in range(20):
+        trial, _ = session.ask()
+        session.begun -= 1
+        parents.append(record(session.study.trials[trial.number]).parent)
+        trial.set_user_attr(records.INTERRUPTED, True)
+        session.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        assert record(session.study.trials[trial.number]).stage == "polish"
+    assert len(set(parents)) < 20
 
 
 def test_explored_candidates_start_from_scratch_and_others_from_a_complete_trial(trials: list[TrialRecord]) -> None:
@@ -133,7 +180,7 @@ def test_refusals_are_counted() -> None:
         refused += refuse
         return Shortfall("bytes of RAM", 2000, RAM_BYTES, "block0.conv0") if refuse else None
 
-    trials = Session(seed=0, trials=11, shortfall=every_other).run()
+    trials = Session(seed=0, trials=30, shortfall=every_other).run()
     assert sum(trial.refused for trial in trials) == refused > 4
 
 

@@ -6,16 +6,21 @@ from sparse_mcu.search.stages import (
     FEWEST_EPOCHS,
     MORPH,
     PATIENCE,
+    POLISH,
     REFINE,
+    ROUND_FACTOR,
+    ROUNDS,
     STAGES,
     Stage,
     is_stagnant,
+    polished,
     stage_at,
     steps_of,
     trained_for,
     with_stages,
 )
 from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.layers import layers
 from sparse_mcu.space.suggest import contains, suggest
 
 ARCHITECTURE = suggest(LIMITS, lambda dimension: dimension.at(0.4))
@@ -26,7 +31,8 @@ STAGNANT = [0.01] * 10 + [0.5] * 60
 
 
 @pytest.mark.parametrize(
-    ("used", "stage"), [(0.0, EXPLORE), (EXPLORE.until, MORPH), (MORPH.until, REFINE), (1.0, REFINE), (1.7, REFINE)]
+    ("used", "stage"),
+    [(0.0, EXPLORE), (EXPLORE.until, MORPH), (MORPH.until, REFINE), (REFINE.until, POLISH), (1.0, POLISH), (1.7, POLISH)],
 )
 def test_a_stage_lasts_until_its_share_is_used(used: float, stage: Stage) -> None:
     for begun in (None, "explore"):
@@ -38,7 +44,8 @@ def test_a_stage_ends_before_where_nothing_better_is_found_any_more() -> None:
     assert stage_at(EXPLORE.earliest, "explore", GROWING) is EXPLORE
     assert stage_at(EXPLORE.earliest - 0.01, "explore", STAGNANT) is EXPLORE
     assert stage_at(MORPH.earliest, "morph", STAGNANT) is REFINE
-    assert stage_at(0.99, "refine", STAGNANT) is REFINE
+    assert stage_at(REFINE.earliest, "refine", STAGNANT) is POLISH
+    assert stage_at(0.99, "polish", STAGNANT) is POLISH
 
 
 def test_a_stage_that_began_early_is_not_left_for_the_one_before() -> None:
@@ -55,7 +62,18 @@ def test_stagnant_is_a_later_half_that_hardly_grew() -> None:
 
 
 def test_children_train_least_and_the_refined_most() -> None:
-    assert MORPH.steps < EXPLORE.steps < REFINE.steps
+    assert MORPH.steps < EXPLORE.steps < REFINE.steps < POLISH.steps
+
+
+@pytest.mark.parametrize("images", [IMAGES, 60_000])
+def test_polishing_takes_longer_in_every_round_and_stays_within_the_limits(images: int) -> None:
+    limits = with_stages(LIMITS, images)
+    rounds = [polished(ARCHITECTURE, index, images, 0.0) for index in range(ROUNDS)]
+    for index, architecture in enumerate(rounds):
+        assert contains(limits, architecture)
+        assert layers(architecture) == layers(ARCHITECTURE)
+        assert architecture.training.pruning == ARCHITECTURE.training.pruning  # the posterior is read as it was written
+        assert steps_of(architecture, images) == pytest.approx(POLISH.steps * ROUND_FACTOR**index, rel=0.2)
 
 
 @pytest.mark.parametrize("images", [IMAGES, 60_000])

@@ -39,6 +39,7 @@ TINY = SpaceLimits(  # few enough dimensions to write the code down
         batch_sizes=(32,),
         weight_decays=(0.0,),
         dropouts=(0.0,),
+        augmentations=(0.0,),
         methods=("none", "structured"),
         strength=(0.1, 1.0),
     ),

@@ -66,6 +66,7 @@ FULL_ASSIGNMENT: dict[str, Value] = {  # Python scalars alone, as Optuna stores 
     "training.epochs": 20,
     "training.weight_decay": 0.0,
     "training.dropout": 0.1,
+    "training.augmentation": 0.0,
     "training.pruning.method": "unstructured",
     "training.pruning.strength": 0.1,
 }

@@ -2,13 +2,15 @@
 
 N: training images. The objective per image is cross entropy + strength * ramp * KL / N, where the ramp goes from 0 to 1 over the
 warm-up. In the last epochs what the posterior removed is 0 and stays so, and nothing is drawn any more: the weights that are
-left, and the batch norm statistics, settle to the network that runs on the device.
+left, and the batch norm statistics, settle to the network that runs on the device. A network that is pruned already can train
+like that from its first epoch on; where a teacher's logits are given, it learns those too (Hinton et al., "Distilling the
+knowledge in a neural network", 2015).
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +20,10 @@ from torch import Tensor
 
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.errors import TrainingError
+from sparse_mcu.nn.augment import augment
+from sparse_mcu.nn.folded import Float32Array
 from sparse_mcu.nn.network import Network
-from sparse_mcu.space.architecture import Training
+from sparse_mcu.space.architecture import Pruning, Training
 
 FINE_TUNING = 0.25  # share of the epochs, at the end, in which the pruned network trains alone
 RATE_WARMUP = 0.1  # share of the steps: Adam's first steps would undo much of what a child inherited
@@ -27,13 +31,14 @@ RATE_WARMUP = 0.1  # share of the steps: Adam's first steps would undo much of w
 DRAWN_RATE_FLOOR = 0.3
 # Adam moves a parameter by about its learning rate per step. However few the steps are, log σ² must be able to come from its
 # initial value to where log α is above the threshold: the sum of its learning rates is at least this. In long trainings the
-# rate is the usual one of Adam.
+# rate is that of the weights.
 LOG_VARIANCE_TRAVEL = 10.0
-LOG_VARIANCE_RATE = 1e-3
 SCALE_RATE = 3.0  # times the learning rate: a scale has to come from 1 to nearly 0, weights begin near 0
 # PyTorch's 0.999 remembers the large gradients of the first steps for longer than a whole training run on a small data set takes.
 ADAM_BETAS = (0.9, 0.95)
 EVALUATION_BATCH = 1024
+# Of a teacher's soft labels (Hinton et al., 2015, section 2): the share of the loss that is theirs, and what divides the logits.
+TEACHER_SHARE, TEMPERATURE = 0.8, 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +73,12 @@ def train(
     deadline: float | None = None,
     report: Callable[[Epoch], None] | None = None,
     hopeless: Callable[[int], bool] | None = None,
+    pruned: bool = False,
+    teacher: Float32Array | None = None,  # (N, classes): logits of another network for the images
 ) -> TrainingLog:
     """Train and prune ``network`` in place, as its ``architecture.training`` says; it is left in eval mode on ``device``.
+
+    ``pruned``: the posterior has decided what leaves; the rest trains on alone.
 
     The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
     ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. ``hopeless`` is told after every epoch
@@ -80,11 +89,11 @@ def train(
         raise TrainingError(f"training needs at least 2 images, but has {len(images)}")
     network.to(device)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on small maps
-    data = Images.on(device, images, labels)
+    data = Images.on(device, images, labels, teacher)
     held_out = None if validation is None else Images.on(device, validation.images, validation.labels)
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
-        return _Trainer(network, data, held_out).run(deadline, report, hopeless)
+        return _Trainer(network, data, held_out, pruned).run(deadline, report, hopeless)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,11 +102,19 @@ class Images:
 
     images: Tensor  # (N, C, H, W) uint8
     labels: Tensor  # (N,) int64
+    soft: Tensor | None = None  # (N, classes) float32: log probabilities at TEMPERATURE
 
     @classmethod
-    def on(cls, device: torch.device, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> "Images":
-        """Copy arrays to ``device``."""
-        return cls(torch.tensor(images, device=device), torch.tensor(labels, device=device))
+    def on(
+        cls,
+        device: torch.device,
+        images: npt.NDArray[np.uint8],
+        labels: npt.NDArray[np.int64],
+        teacher: Float32Array | None = None,
+    ) -> "Images":
+        """Copy arrays to ``device``; ``teacher``: logits that soft labels come from."""
+        soft = None if teacher is None else F.log_softmax(torch.tensor(teacher, device=device) / TEMPERATURE, dim=1)
+        return cls(torch.tensor(images, device=device), torch.tensor(labels, device=device), soft)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -105,18 +122,19 @@ class Images:
     def shuffled(self) -> "Images":
         """Return the images in an order drawn from the global generator."""
         order = torch.randperm(len(self), device=self.labels.device)
-        return Images(self.images[order], self.labels[order])
+        return Images(self.images[order], self.labels[order], None if self.soft is None else self.soft[order])
 
-    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield (B, C, H, W) float32 in [0, 1] and (B,) labels.
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """Yield (B, C, H, W) float32 in [0, 1], (B,) labels and (B, classes) soft ones where there are any.
 
         The fewest batches of at most ``size``, all of the same length or one less: no image is left out, none counts several
         times as much as another, and batch norm never meets a single image where there are others.
         """
         count = math.ceil(len(self) / size)
-        pairs = zip(self.images.tensor_split(count), self.labels.tensor_split(count), strict=True)
+        soft = [None] * count if self.soft is None else self.soft.tensor_split(count)
+        parts = zip(self.images.tensor_split(count), self.labels.tensor_split(count), soft, strict=True)
         channels_last = torch.channels_last
-        return ((x.to(torch.float32, memory_format=channels_last).mul_(1 / 255), y) for x, y in pairs)
+        return ((x.to(torch.float32, memory_format=channels_last).mul_(1 / 255), y, soft) for x, y, soft in parts)
 
 
 @torch.no_grad()
@@ -124,7 +142,7 @@ def accuracy(network: Network, data: Images) -> float:
     """Return the share of images that ``network`` in eval mode gets right."""
     was_training = network.training
     network.eval()
-    right = [(network(x).argmax(1) == y).sum() for x, y in data.batches(EVALUATION_BATCH)]
+    right = [(network(x).argmax(1) == y).sum() for x, y, _ in data.batches(EVALUATION_BATCH)]
     network.train(was_training)
     return int(torch.stack(right).sum()) / len(data)
 
@@ -132,9 +150,10 @@ def accuracy(network: Network, data: Images) -> float:
 class _Trainer:
     """One training run: first the posterior is trained on drawn networks, then what it left."""
 
-    def __init__(self, network: Network, data: Images, validation: Images | None) -> None:
+    def __init__(self, network: Network, data: Images, validation: Images | None, pruned: bool) -> None:
         self.network, self.data, self.validation = network, data, validation
-        self.training = network.architecture.training
+        training = network.architecture.training
+        self.training = replace(training, pruning=Pruning("none")) if pruned else training
         self.batches = math.ceil(len(data) / self.training.batch_size)  # per epoch
         self.drawn_epochs = drawn_epochs(self.training)
         self.step = 0
@@ -166,7 +185,7 @@ class _Trainer:
         start = time.perf_counter()
         self.network.train()
         self.network.noise.refresh()
-        outcomes = [self._step(x, y) for x, y in self.data.shuffled().batches(self.training.batch_size)]
+        outcomes = [self._step(*batch) for batch in self.data.shuffled().batches(self.training.batch_size)]
         loss, right = torch.stack([torch.stack(outcome) for outcome in outcomes]).sum(0).tolist()
         if not math.isfinite(loss):
             epoch = self.step // self.batches
@@ -180,13 +199,17 @@ class _Trainer:
         seconds = time.perf_counter() - start
         return Epoch(loss / len(self.data), kl, right / len(self.data), validation_accuracy, nonzero, seconds)
 
-    def _step(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _step(self, x: Tensor, y: Tensor, soft: Tensor | None) -> tuple[Tensor, Tensor]:
         """Make one step; return the summed cross entropy and the number of images got right, still on the device."""
         epoch = (self.step + 0.5) / self.batches
+        if self.training.augmentation > 0:
+            x = augment(x, self.training.augmentation)
         logits = self.network(x)
         loss = F.cross_entropy(logits, y)
         kl_weight = self.training.pruning.strength * kl_share(self.training, epoch) / len(self.data)
-        objective = loss if kl_weight == 0 else loss + kl_weight * self.network.kl()
+        objective = loss if soft is None else (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * _soft_loss(logits, soft)
+        if kl_weight > 0:
+            objective = objective + kl_weight * self.network.kl()
         for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
@@ -217,12 +240,18 @@ class _Trainer:
         settings = [{"params": p, "full_rate": r, "weight_decay": d} for (r, d), p in groups.items()]
         posterior = []
         if variances and self.step < drawn_steps:
-            variance_rate = max(LOG_VARIANCE_RATE, LOG_VARIANCE_TRAVEL / drawn_steps)
+            variance_rate = max(rate, LOG_VARIANCE_TRAVEL / drawn_steps)
             posterior = [{"params": variances, "full_rate": variance_rate, "weight_decay": 0.0}]
         if self.training.optimiser == "adam":
             return [torch.optim.AdamW(settings + posterior, betas=ADAM_BETAS, fused=True)]
         optimisers: list[torch.optim.Optimizer] = [torch.optim.SGD(settings, momentum=0.9, nesterov=True, fused=True)]
         return optimisers + ([torch.optim.AdamW(posterior, betas=ADAM_BETAS, fused=True)] if posterior else [])
+
+
+def _soft_loss(logits: Tensor, soft: Tensor) -> Tensor:
+    """Return the mean divergence from soft labels; times T², so that its gradients are of the size of the cross entropy's."""
+    ours = F.log_softmax(logits / TEMPERATURE, dim=1)
+    return F.kl_div(ours, soft, reduction="batchmean", log_target=True) * TEMPERATURE**2
 
 
 def drawn_epochs(training: Training) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.run.files import write_text
-from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, Budget
-from sparse_mcu.search.options import OURS, SearchOptions
+from sparse_mcu.search.objectives import Budget
+from sparse_mcu.search.options import SearchOptions
 
-FORMAT = 2  # 1: without objectives, cycles and sampler, which were the defaults
+FORMAT = 3
 FILE = "run.json"
 
 
@@ -69,8 +69,8 @@ class Record:
             raise RunError(f"{directory / FILE} must name its format as an integer, but has {number!r}; it is not ours")
         if number > FORMAT:
             raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; update sparse-mcu")
-        if number == 1:
-            value = {"objectives": DEFAULT_OBJECTIVES, "cycles": None, "sampler": OURS, **value}
+        if number < FORMAT:
+            raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; search anew")
         odd = sorted(value.keys() ^ {field.name for field in dataclasses.fields(cls)})
         if odd:
             raise RunError(f"{directory / FILE} is damaged: missing or unknown {', '.join(odd)}")

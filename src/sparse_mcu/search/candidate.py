@@ -33,6 +33,8 @@ class Candidate:
     parent: Parent | None = None  # None: from scratch
     rungs: Rungs | None = None  # where its training may end early; None: nowhere
     ram_bytes: int | None = None  # that its C should keep within, the board's unless given
+    polish: bool = False  # train the parent on as it is, at fixed sparsity
+    teacher_seconds: float | None = None  # that the training of a teacher for its worker may take; None: any number
 
 
 @dataclass(frozen=True, slots=True, eq=False)

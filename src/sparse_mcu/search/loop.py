@@ -4,6 +4,7 @@ It ends when the budget is used, or at Ctrl-C; either way every trial that finis
 is recorded as interrupted. Decisions depend on the clock only where the budget is a time.
 """
 
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.rungs import Rungs
 from sparse_mcu.search.sampler import REFUSALS, SparseSampler
 from sparse_mcu.search.samplers import other_sampler
-from sparse_mcu.search.stages import EXPLORE, with_stages
+from sparse_mcu.search.stages import EXPLORE, POLISH, with_stages
 from sparse_mcu.search.threads import single_thread
 from sparse_mcu.search.volume import Volume
 from sparse_mcu.search.workers import Evaluate, Finished, Workers
@@ -37,6 +38,8 @@ Observer = Callable[[Progress], None]
 TICK_SECONDS = 0.5  # between two reports while nothing happens
 # After its time a search waits this long for candidates that are being measured; their training ends with the time.
 GRACE_SECONDS = 4.0
+# Of the time of a search, for a larger network whose soft labels its candidates learn.
+TEACHER_SHARE = 0.1
 # When the first candidates fail, one after the other, this often, all would.
 HOPELESS_FAILURES = 8
 
@@ -79,7 +82,7 @@ class _Session:
         self._deadline = None if options.seconds is None else self._start + options.seconds
         self._volume = Volume(options.goal, self._limits)
         self._complete: list[TrialRecord] = []
-        self._durations: list[float] = []
+        self._durations: dict[str | None, list[float]] = {}  # of the trials of each stage
         earlier = ledger.records()
         for record in earlier:
             if record.state == "complete":
@@ -154,9 +157,19 @@ class _Session:
         assert record.architecture is not None
         seed = int(np.random.SeedSequence((self._options.seed, record.number)).generate_state(1)[0])
         parent = None if record.parent is None else self._parent(record.parent)
+        polish = record.stage == POLISH.name
         alike = (complete.rungs for complete in self._complete if complete.stage == record.stage)
-        rungs = Rungs.of(self._options.goal.minimised, alike)
-        return Candidate(record.architecture, self._options.board, seed, parent, rungs, self._options.budget.ram_bytes)
+        rungs = None if polish else Rungs.of(self._options.goal.minimised, alike)
+        return Candidate(
+            record.architecture,
+            self._options.board,
+            seed,
+            parent,
+            rungs,
+            ram_bytes=self._options.budget.ram_bytes,
+            polish=polish,
+            teacher_seconds=None if self._options.seconds is None else TEACHER_SHARE * self._options.seconds,
+        )
 
     def _parent(self, number: int) -> Parent:
         architecture = self._ledger.record(number).architecture
@@ -167,7 +180,8 @@ class _Session:
         if self._options.trials is not None:
             return self._begun() < self._options.trials
         # A candidate that the deadline would cut short is not worth starting.
-        typical = statistics.median(self._durations) if self._durations else 0.0
+        known = self._durations.get(self._stage) or list(itertools.chain(*self._durations.values()))
+        typical = statistics.median(known) if known else 0.0
         return self._seconds_left() > typical
 
     def _tell(self, finished: Finished) -> None:
@@ -186,7 +200,7 @@ class _Session:
         """Count a complete trial."""
         self._complete.append(record)
         assert record.seconds is not None
-        self._durations.append(record.seconds)
+        self._durations.setdefault(record.stage, []).append(record.seconds)
         self._volume.add(record.objectives)
 
     def _best_accuracy(self) -> float | None:

@@ -7,7 +7,8 @@ one worker repeats itself. Networks that cannot fit, whatever their training bri
 import dataclasses
 import datetime
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +26,10 @@ from sparse_mcu.search.feasibility import Shortfall, nothing_fits
 from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
 from sparse_mcu.search.objectives import Goal
 from sparse_mcu.search.omega import distribution
+from sparse_mcu.search.pareto import Float64Array, non_dominated
 from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.scalarise import draw_weights, preference
-from sparse_mcu.search.stages import EXPLORE, REFINE, Stage, stage_at, steps_of, trained_for
+from sparse_mcu.search.stages import EXPLORE, POLISH, REFINE, ROUNDS, Stage, polished, stage_at, steps_of, trained_for
 from sparse_mcu.search.volume import Volume
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
@@ -47,8 +49,9 @@ REFUSALS = 200  # points of all of Ω refused in a row before the budget is take
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """An architecture to try, and the trial whose weights it begins with."""
+    """An architecture to try as a candidate of ``stage``, and the trial whose weights it begins with."""
 
+    stage: Stage
     architecture: Architecture
     parent: int | None = None
     refused: int = 0  # candidates that came before it and cannot fit
@@ -89,7 +92,7 @@ class SparseSampler(BaseSampler):
         used, begun = self._used(), self._history.stage
         stage = stage_at(used, begun, self._history.volumes.get(begun, []))
         proposal = self._propose(stage, used, trial.number)
-        notes = {records.STAGE: stage.name, records.PARENT: proposal.parent, records.REFUSED: proposal.refused}
+        notes = {records.STAGE: proposal.stage.name, records.PARENT: proposal.parent, records.REFUSED: proposal.refused}
         for name, value in notes.items():
             # As Optuna's own samplers do: a sampler is given a frozen trial, and has no other way to say more than parameters.
             study._storage.set_trial_user_attr(trial._trial_id, name, value)
@@ -109,7 +112,7 @@ class SparseSampler(BaseSampler):
                 if self._shortfall(proposal.architecture) is None:
                     return dataclasses.replace(proposal, refused=refused)
                 refused += 1
-        return self._quasi_random(stage, number, refused)
+        return self._quasi_random(REFINE if stage is POLISH else stage, number, refused)
 
     def _quasi_random(self, stage: Stage, number: int, refused: int) -> Proposal:
         """Return point ``number`` of a scrambled Sobol sequence over Ω; where it cannot fit, that of the next scrambling."""
@@ -122,7 +125,7 @@ class SparseSampler(BaseSampler):
             architecture = trained_for(architecture, stage.steps, self._images)
             shortfall = self._shortfall(architecture)
             if shortfall is None:
-                return Proposal(architecture, refused=refused + len(shortfalls))
+                return Proposal(stage, architecture, refused=refused + len(shortfalls))
             shortfalls.append(shortfall)
         raise BudgetError(nothing_fits(self._goal.budget, shortfalls))
 
@@ -137,11 +140,15 @@ class SparseSampler(BaseSampler):
     def _ranked(self, stage: Stage, rng: np.random.Generator) -> Iterator[Proposal]:
         """Yield a pool of candidates, the most promising first."""
         complete, minimised = self._history.complete, self._goal.minimised
-        outcomes = np.array([[trial.objectives[name] for name in self._goal.columns] for trial in complete])
+        outcomes = _outcomes(complete, self._goal.columns)
         region = region_of_interest(outcomes, self._goal)
         weights = draw_weights(len(minimised), minimised.index("error"), rng)
-        parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
-        pool = list(self._pool(stage, parents, rng))
+        worthy = [trial for trial, outcome in zip(complete, outcomes, strict=True) if (outcome <= region.upper).all()]
+        pool = list(self._to_polish(worthy)) if stage is POLISH else []
+        if not pool:
+            stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
+            parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
+            pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], outcomes)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
         return (pool[index] for index in self._guide.rank(observed, points, region, weights, rng))
@@ -149,14 +156,37 @@ class SparseSampler(BaseSampler):
     def _pool(self, stage: Stage, parents: list[TrialRecord], rng: np.random.Generator) -> Iterator[Proposal]:
         for index in range(POOL):
             if stage is EXPLORE and index >= MORPHED_SHARE * POOL:
-                yield Proposal(trained_for(sample(self._limits, rng), stage.steps, self._images))
+                yield Proposal(stage, trained_for(sample(self._limits, rng), stage.steps, self._images))
                 continue
             parent = parents[rng.integers(len(parents))]
             assert parent.architecture is not None
             child = parent.architecture
             for _ in range(rng.integers(1, MAX_MORPHS + 1)):
                 _, child = morph(child, self._limits, rng, SMALL_MORPHS if stage is REFINE else MORPHS)
-            yield Proposal(trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
+            yield Proposal(stage, trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
+
+    def _to_polish(self, worthy: Sequence[TrialRecord]) -> Iterator[Proposal]:
+        """Yield the networks that nobody has polished; once the whole front has been, its members for longer as well.
+
+        Not the front alone: which network errs least when it has learnt all that it can is not which does now.
+        """
+        history = self._history
+        due = [trial for trial in worthy if trial.number not in history.polished and history.rounds[trial.number] < ROUNDS]
+        outcomes = _outcomes(worthy, self._goal.minimised)
+        front = {trial.number for trial in itertools.compress(worthy, non_dominated(outcomes).tolist())}
+        again = all(history.rounds[trial.number] > 0 for trial in due if trial.number in front)
+        for trial in due:
+            assert trial.architecture is not None
+            rounds = history.rounds[trial.number]
+            if rounds == 0 or (again and trial.number in front):
+                for augmentation in self._limits.training.augmentations:
+                    architecture = polished(trial.architecture, rounds, self._images, augmentation)
+                    yield Proposal(POLISH, architecture, trial.number)
+
+
+def _outcomes(trials: Sequence[TrialRecord], names: Sequence[str]) -> Float64Array:  # (n, c)
+    """Return the outcomes called ``names`` of n complete trials."""
+    return np.array([[trial.objectives[name] for name in names] for trial in trials]).reshape(-1, len(names))
 
 
 def _value_at(quantiles: dict[str, float], dimension: Dimension) -> Value:
@@ -175,6 +205,8 @@ class History:
         self.points: dict[int, Point] = {}  # of the complete trials
         self._steps: dict[int, float] = {}  # behind the weights of a complete trial, its ancestors' included
         self.tried: set[Architecture] = set()
+        self.polished: set[int] = set()  # the trials that others have polished, or are about to
+        self.rounds: dict[int, int] = {}  # how often the weights of a complete trial have been polished
         self.stage: str | None = None  # of the newest trial that was proposed
         self.volumes: dict[str | None, list[float]] = {}  # of the front, after each complete trial of a stage
 
@@ -192,11 +224,17 @@ class History:
 
     def _add(self, record: TrialRecord) -> None:
         assert record.architecture is not None
+        if record.state == "interrupted":
+            return
         self.tried.add(record.architecture)
+        polishes = record.stage == POLISH.name
+        if polishes and record.parent is not None:
+            self.polished.add(record.parent)
         if record.state != "complete":
             return
         self.points[record.number] = self.point(record.architecture, record.parent)
         self._steps[record.number] = self._steps_behind(record.architecture, record.parent)
+        self.rounds[record.number] = polishes + (0 if record.parent is None or not polishes else self.rounds[record.parent])
         self.complete.append(record)
         self._volume.add(record.objectives)
         self.volumes.setdefault(record.stage, []).append(self._volume.share)

@@ -1,4 +1,4 @@
-"""The three stages of a search (METHOD section 4): explore Ω, morph what is on the front, refine it.
+"""The stages of a search (METHOD section 4): explore Ω, morph what is on the front, refine it; and in the end, polish it.
 
 A stage decides where candidates come from and how long they train. It ends when its share of the budget is used, or before when
 the hypervolume stops growing. Training is measured in steps of the optimiser: what small networks need of them hardly depends on
@@ -23,16 +23,21 @@ class Stage:
     Its candidates train for about ``steps``.
     """
 
-    name: Literal["explore", "morph", "refine"]
+    name: Literal["explore", "morph", "refine", "polish"]
     earliest: float
     until: float
     steps: int
 
 
-EXPLORE = Stage("explore", earliest=0.3, until=0.45, steps=600)
-MORPH = Stage("morph", earliest=0.6, until=0.8, steps=400)  # a child begins with its parent's weights and needs fewer
-REFINE = Stage("refine", earliest=1.0, until=1.0, steps=1200)
-STAGES = (EXPLORE, MORPH, REFINE)
+EXPLORE = Stage("explore", earliest=0.2, until=0.35, steps=600)
+MORPH = Stage("morph", earliest=0.4, until=0.5, steps=400)  # a child begins with its parent's weights and needs fewer
+REFINE = Stage("refine", earliest=0.6, until=0.65, steps=1200)
+# What is on the front trains on as it is, with soft labels: long, and still longer where all of it has been polished.
+POLISH = Stage("polish", earliest=1.0, until=1.0, steps=4000)
+ROUND_FACTOR = 4
+ROUNDS = 3
+STAGES = (EXPLORE, MORPH, REFINE, POLISH)
+POLISHING_RATE, POLISHING_BATCH = 7e-3, 32
 # The hypervolume has stopped growing where the later half of a stage's trials, at least so many, added less than this share.
 PATIENCE = 15
 LEAST_GROWTH = 0.005
@@ -66,6 +71,21 @@ def trained_for(architecture: Architecture, steps: float, images: int) -> Archit
     return dataclasses.replace(architecture, training=dataclasses.replace(architecture.training, epochs=epochs))
 
 
+def polished(architecture: Architecture, rounds: int, images: int, augmentation: float) -> Architecture:
+    """Return ``architecture`` with the settings it is polished with once it has been ``rounds`` times."""
+    polishing = dataclasses.replace(
+        architecture.training,
+        optimiser="adam",
+        schedule="cosine",
+        learning_rate=POLISHING_RATE,
+        batch_size=POLISHING_BATCH,
+        weight_decay=0.0,  # soft labels are what keeps it from learning the images by heart
+        dropout=0.0,
+        augmentation=augmentation,
+    )
+    return trained_for(dataclasses.replace(architecture, training=polishing), POLISH.steps * ROUND_FACTOR**rounds, images)
+
+
 def steps_of(architecture: Architecture, images: int) -> float:
     """Return for how many steps ``architecture`` trains on ``images``."""
     return architecture.training.epochs * images / architecture.training.batch_size
@@ -75,7 +95,8 @@ def with_stages(limits: SpaceLimits, images: int) -> SpaceLimits:
     """Return ``limits`` with the range of epochs that the stages set on a training split of ``images``."""
     training = limits.training
     fewest = _epochs(min(stage.steps for stage in STAGES), training.batch_sizes[0], images)
-    most = _epochs(max(stage.steps for stage in STAGES), training.batch_sizes[-1], images)
+    longest = POLISH.steps * ROUND_FACTOR ** (ROUNDS - 1)
+    most = max(_epochs(REFINE.steps, training.batch_sizes[-1], images), _epochs(longest, POLISHING_BATCH, images))
     return dataclasses.replace(limits, training=dataclasses.replace(training, epochs=(fewest, most)))
 
 

@@ -89,6 +89,7 @@ class Training:
     epochs: int = 30
     weight_decay: float = 0.0
     dropout: float = 0.0
+    augmentation: float = 0.0  # strength, see ``nn.augment``
     pruning: Pruning = Pruning()
 
 

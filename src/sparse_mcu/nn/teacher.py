@@ -1,0 +1,65 @@
+"""A larger network, trained on the same images, whose soft labels tell small ones more than the classes do."""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparse_mcu.nn.folded import Float32Array
+from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.train import EVALUATION_BATCH, train
+from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
+
+WIDTH = 32
+STEPS = 600
+BATCH = 64
+LARGEST_MAP = 16  # of the first convolution: larger images are read in steps of more than one pixel
+SMALLEST_MAP = 4  # that is pooled
+SEED = 0
+
+
+def teacher(
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    labels: npt.NDArray[np.int64],  # (N,)
+    classes: int,
+    device: str = "cpu",
+    deadline: float | None = None,
+) -> Network | None:
+    """Train a network that has no board to fit: four convolutions of 32 and 64 channels; None after ``deadline`` (monotonic)."""
+    epochs = max(2, round(STEPS * BATCH / len(images)))
+    network = Network(_architecture(images.shape[1:], classes, epochs), SEED)
+    log = train(network, images, labels, seed=SEED, device=device, deadline=deadline)
+    return network if log.complete else None
+
+
+@torch.no_grad()
+def logits(network: Network, images: npt.NDArray[np.uint8]) -> Float32Array:
+    """Return the logits (N, classes) of ``network`` for ``images`` (N, C, H, W)."""
+    device = next(network.parameters()).device
+    batches = np.array_split(images, math.ceil(len(images) / EVALUATION_BATCH))
+    return np.concatenate([network(torch.tensor(batch, device=device) / 255).cpu().numpy() for batch in batches])
+
+
+def _architecture(shape: tuple[int, ...], classes: int, epochs: int) -> Architecture:
+    """Return the teacher's architecture for images (C, H, W)."""
+    channels, height, width = shape
+    kernel = _pair(3 if extent > 1 else 1 for extent in (height, width))
+    stride = _pair(math.ceil(extent / LARGEST_MAP) for extent in (height, width))
+    extents = _pair(math.ceil(extent / step) for extent, step in zip((height, width), stride, strict=True))
+    first = _pair(2 if extent >= SMALLEST_MAP else 1 for extent in extents)
+    extents = _pair(extent // window for extent, window in zip(extents, first, strict=True))
+    second = _pair(2 if extent >= SMALLEST_MAP else 1 for extent in extents)
+    blocks = (
+        Block((Conv("regular", kernel, WIDTH, stride=stride), Conv("regular", kernel, WIDTH)), pool=Pool("max", first)),
+        Block((Conv("regular", kernel, 2 * WIDTH),), pool=Pool("max", second)),
+        Block((Conv("regular", kernel, 2 * WIDTH),)),
+    )
+    training = Training(learning_rate=3e-3, batch_size=BATCH, epochs=epochs, pruning=Pruning("none"))
+    return Architecture((channels, height, width), classes, blocks, head=Head("flatten"), training=training)
+
+
+def _pair(values: Iterable[int]) -> tuple[int, int]:
+    height, width = values
+    return height, width

@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+
+from sparse_mcu.nn.teacher import logits, teacher
+
+
+def bright_thirds(shape, n, seed=0):
+    """Images (N, *shape) one third of whose last axis is bright, and which."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, n)
+    images = rng.integers(0, 150, (n, *shape), dtype=np.uint8)
+    third = shape[2] // 3
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, label * third : (label + 1) * third] += 90
+    return images, labels
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 40), (2, 1, 64), (1, 3, 3)])
+def test_a_teacher_learns_from_images_and_signals_of_any_size(shape):
+    network = teacher(*bright_thirds(shape, 300), classes=3)
+    images, labels = bright_thirds(shape, 2000, seed=1)  # more than a batch of the evaluation
+    answers = logits(network, images)
+    assert answers.shape == (2000, 3) and answers.dtype == np.float32
+    assert (answers.argmax(1) == labels).mean() >= 0.95
+
+
+def test_a_large_image_is_read_in_larger_steps():
+    images, labels = bright_thirds((1, 60, 48), 64)
+    network = teacher(images, labels, classes=3)
+    assert network.layers[0].out_shape[1:] == (15, 16)
+
+
+def test_a_teacher_that_comes_too_late_is_none():
+    assert teacher(*bright_thirds((1, 8, 8), 64), classes=3, deadline=0.0) is None
