@@ -10,7 +10,6 @@ from sparse_mcu.nn.variational import (
     NOISE_POOL,
     Noise,
     log_uniform_kl,
-    sample_sums,
     standard_normal_kl,
     suggested_bits,
 )
@@ -105,20 +104,6 @@ def test_drawn_sums_have_the_moments_of_drawn_weights(op):
     scale = by_weights.std(0)
     torch.testing.assert_close(sums.mean(0) / scale, by_weights.mean(0) / scale, rtol=0, atol=0.08)
     torch.testing.assert_close(sums.std(0) / scale, torch.ones_like(scale), rtol=0, atol=0.08)
-
-
-def test_gradient_of_drawn_sums_is_that_of_autograd():
-    generator = torch.Generator().manual_seed(0)
-    mean = torch.randn(2, 3, 1, 1, generator=generator, requires_grad=True)
-    variance = torch.rand(2, 3, 1, 1, generator=generator, requires_grad=True)
-    noise = Noise()
-    y = sample_sums(mean, variance, noise)
-    draw = ((y - mean) / variance.sqrt()).detach()
-    weights = torch.randn(y.shape, generator=generator)
-    by_hand = torch.autograd.grad((y * weights).sum(), (mean, variance))
-    reference = torch.autograd.grad(((mean + variance.sqrt() * draw) * weights).sum(), (mean, variance))
-    for ours, theirs in zip(by_hand, reference, strict=True):
-        torch.testing.assert_close(ours, theirs)
 
 
 def test_noise_is_standard_normal_and_follows_the_global_seed():

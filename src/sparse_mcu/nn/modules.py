@@ -21,10 +21,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sparse_mcu.nn.draw import drawn_sums
 from sparse_mcu.nn.folded import Float32Array, FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
 from sparse_mcu.nn.scales import Scales
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, keep, log_alpha, sample_sums, suggested_bits
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, keep, log_alpha, suggested_bits
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
@@ -111,8 +112,7 @@ class WeightedLayer(nn.Module):
     def _sums(self, x: Tensor) -> Tensor:
         """Return the sums (B, O, H', W') with bias: drawn while the posterior trains, else those of the weights that stay."""
         if self._drawing and self.log_variance is not None:
-            mean = apply_weights(self.layer, x, self.weight, self.bias)
-            return sample_sums(mean, apply_weights(self.layer, x.square(), self.log_variance.exp()), self.noise)
+            return drawn_sums(self.layer, x, self.weight, self.log_variance, self.bias, self.noise)
         return apply_weights(self.layer, x, self.effective_weight(), self.bias)
 
     @property

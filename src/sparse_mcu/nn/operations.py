@@ -24,10 +24,40 @@ def apply_weights(
     """Return the layer's sums (B, O, H', W'), before batch norm and ReLU."""
     if layer.op == "linear":
         return F.linear(x.flatten(1), weight, bias)[:, :, None, None]
-    groups = layer.in_shape[0] if layer.op == "depthwise" else 1
+    return F.conv2d(x, weight, bias, layer.stride, _even_padding(layer), groups=_groups(layer))
+
+
+def weights_gradients(
+    layer: Layer,
+    gradient: Tensor,  # (B, O, H', W')
+    x: Tensor,  # (B, C, H, W) as ``apply_weights`` was given it
+    weight: Tensor,  # layer.weight_shape
+    wanted: tuple[bool, bool, bool],  # of x, weight and bias
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of what ``apply_weights`` was given, from that of what it returned; None where not wanted."""
+    if layer.op == "linear":
+        flat = gradient.flatten(1)
+        return (
+            (flat @ weight).reshape(x.shape) if wanted[0] else None,
+            flat.T @ x.flatten(1) if wanted[1] else None,
+            flat.sum(0) if wanted[2] else None,
+        )
+    padding, groups = _even_padding(layer), _groups(layer)
+    biases = [len(weight)] if wanted[2] else None
+    found: tuple[Tensor | None, Tensor | None, Tensor | None] = torch.ops.aten.convolution_backward(
+        gradient, x, weight, biases, layer.stride, padding, (1, 1), False, (0, 0), groups, wanted
+    )
+    return found
+
+
+def _groups(layer: Layer) -> int:
+    return layer.in_shape[0] if layer.op == "depthwise" else 1
+
+
+def _even_padding(layer: Layer) -> tuple[int, int]:
+    """Return the rows and columns of zeros that a convolution adds on both sides; what is uneven, ``padded`` has added."""
     top, left, bottom, right = layer.padding
-    even = (top, left) if (top, left) == (bottom, right) else (0, 0)
-    return F.conv2d(x, weight, bias, layer.stride, even, groups=groups)
+    return (top, left) if (top, left) == (bottom, right) else (0, 0)
 
 
 def apply_fixed(layer: Layer, inputs: Sequence[Tensor]) -> Tensor:

@@ -110,25 +110,3 @@ class Noise:
             self._places.seed(torch.randint(2**62, ()).item())
         place = self._places.randrange(len(self._pool) - size)
         return self._pool.as_strided(x.shape, x.stride(), place)
-
-
-def sample_sums(mean: Tensor, variance: Tensor, noise: Noise) -> Tensor:
-    """Draw sums ~ N(mean, variance) by local reparameterisation; both (B, O, H, W)."""
-    drawn: Tensor = _SampleSums.apply(mean, variance, noise.like(mean))  # type: ignore[no-untyped-call]
-    return drawn
-
-
-class _SampleSums(torch.autograd.Function):
-    """mean + sqrt(variance) * draw, its gradient by hand: autograd would pass over the map three times more."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, variance: Tensor, draw: Tensor) -> Tensor:
-        deviation = (variance + SQUARE_FLOOR).sqrt_()  # the gradient of a square root is infinite at 0
-        ctx.save_for_backward(deviation, draw)
-        return torch.addcmul(mean, deviation, draw)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        deviation, draw = ctx.saved_tensors
-        (gradient,) = gradients
-        return gradient, (gradient * draw).div_(deviation).mul_(0.5), None
