@@ -36,6 +36,7 @@ from sparse_mcu.space.morph import MORPHS, morph
 from sparse_mcu.space.suggest import sample
 
 RAM, FLASH = 2_048, 32_768  # bytes: the networks of an Arduino Uno
+STRENGTHS = (5e-2, 3.0)  # of the pruning: what suits networks that learn from labels alone, not from a teacher
 LEARNT = 0.8  # validation accuracy that a parent has to reach
 OF_TRAINING = ("change_training", "change_pruning")  # morphs that leave the network as it is
 EPOCHS, NEVER = (0, 1, 2, 3, 5, 8, 12), 18
@@ -74,7 +75,7 @@ def main() -> None:
 
 def _parents(training: Split, validation: Split, seed: int) -> Iterator[tuple[Network, int]]:
     """Yield trained networks of Ω without end, each with the seed that it came from."""
-    limits = SpaceLimits.for_input(training.images.shape[1:], int(training.labels.max()) + 1, RAM, FLASH)
+    limits = _limits(training.images.shape[1:], int(training.labels.max()) + 1)
     while True:
         drawn = sample(limits, np.random.default_rng(seed))
         network = Network(_trained_for(drawn, PARENT_EPOCHS), seed)
@@ -84,9 +85,15 @@ def _parents(training: Split, validation: Split, seed: int) -> Iterator[tuple[Ne
         seed += 1
 
 
+def _limits(input_shape: tuple[int, int, int], classes: int) -> SpaceLimits:
+    """Return Ω without augmentation: both children shall see the same images."""
+    limits = SpaceLimits.for_input(input_shape, classes, RAM, FLASH)
+    return dataclasses.replace(limits, training=dataclasses.replace(limits.training, strength=STRENGTHS, augmentations=(0.0,)))
+
+
 def _pair(parent: Network, training: Split, validation: Split, seed: int) -> Pair:
     architecture = parent.architecture
-    limits = SpaceLimits.for_input(architecture.input_shape, architecture.classes, RAM, FLASH)
+    limits = _limits(architecture.input_shape, architecture.classes)
     limits = dataclasses.replace(limits, training=dataclasses.replace(limits.training, epochs=(1, PARENT_EPOCHS)))
     kinds = [kind for kind in MORPHS if kind.name not in OF_TRAINING]
     name, child = morph(architecture, limits, np.random.default_rng(seed), kinds)
