@@ -11,7 +11,7 @@ say() { printf '\n$ sparse-mcu %s\n' "$*"; "$sparse_mcu" "$@"; }
 if [ -f "$run/run.json" ]; then
     say search --resume "$run"
 else
-    say search digits --board arduino-uno --ram 1K --flash 8K --time 150s --seed 1 --out "$run"
+    say search digits --board arduino-uno --ram 1K --flash 8K --time 165s --seed 1 --out "$run"
 fi
 say export "$run" --model best --format c --out "$run/export"
 say verify "$run" --model best --board arduino-uno
