@@ -129,7 +129,20 @@ def test_a_graph_that_breaks_a_rule_is_not_lowered() -> None:
 
 
 def test_weights_that_an_avr_cannot_address_are_counted() -> None:
-    graph = pooled((200, 200, 1))
-    check_constants(lower(graph, board("nucleo-f446"), None))
-    with pytest.raises(BoardError, match=r"80012"):
-        check_constants(lower(graph, board("arduino-mega"), None))
+    graph = pooled((100, 100, 1))
+    several = {
+        name: dataclasses.replace(program, steps=4 * program.steps)
+        for name in ("nucleo-f446", "arduino-mega")
+        if check_constants(program := lower(graph, board(name), None)) is None
+    }
+    check_constants(several["nucleo-f446"])
+    with pytest.raises(BoardError, match=r"80040"):
+        check_constants(several["arduino-mega"])
+
+
+def test_a_table_that_avr_gcc_cannot_make_names_its_layer() -> None:
+    check_constants(lower(pooled((2, 8191, 1)), board("arduino-mega"), None))
+    too_large = pooled((128, 128, 1))
+    check_constants(lower(too_large, board("nucleo-f446"), None))
+    with pytest.raises(BoardError, match=r"at most 32767 bytes on an AVR, but those of logits take 32768"):
+        check_constants(lower(too_large, board("arduino-mega"), None))

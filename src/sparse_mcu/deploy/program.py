@@ -45,6 +45,7 @@ VARIABLE_BYTES = {False: 12, True: 32}  # on other cores
 HEAD_BYTES = 8  # of a channel, with what aligns the next one; on an AVR a sum and two bytes
 READ_BEHIND = 4  # bytes of the arena, one more than sums_words reads behind a tensor, for the sake of alignment
 PROGRESS_BYTES = 4  # of the variables of a line in c/kernels.c
+MAX_AVR_TABLE = 32_767
 MAX_AVR_CONSTANTS = 60_000  # leaves room for descriptors, interrupt vectors and the constants of the program around
 
 
@@ -138,9 +139,21 @@ def lower(
 
 
 def check_constants(program: Program) -> None:
-    """Raise BoardError where the core of the board cannot reach all weights: LPM of an AVR reads the first 64 KiB of flash."""
+    """Raise BoardError where the core of the board cannot reach all weights.
+
+    LPM of an AVR reads the first 64 KiB of flash, and avr-gcc makes no array whose size is not an int.
+    """
+    if not program.board.is_avr:
+        return
+    for step in program.steps:
+        table = 0 if step.weights is None else sum(map(len, step.weights.lines))
+        if table > MAX_AVR_TABLE:
+            raise BoardError(
+                f"the weights of a layer must take at most {MAX_AVR_TABLE} bytes on an AVR, but those of {step.stage.op.name} "
+                f"take {table}; search with a smaller flash budget"
+            )
     constants = sum(step.weights.size for step in program.steps if step.weights is not None)
-    if program.board.is_avr and constants > MAX_AVR_CONSTANTS:
+    if constants > MAX_AVR_CONSTANTS:
         raise BoardError(
             f"weights must take at most {MAX_AVR_CONSTANTS} bytes on an AVR, but take {constants}; search with a "
             "smaller flash budget"
