@@ -53,7 +53,7 @@ def test_the_input_range_decides_what_bytes_mean(cli: CommandLine) -> None:
 
 
 def test_what_does_not_fit_is_said(cli: CommandLine) -> None:
-    large = np.random.default_rng(0).normal(size=(512, 64)).astype(np.float32)
+    large = np.random.default_rng(0).normal(size=(480, 64)).astype(np.float32)
     graph = helper.make_graph(
         [
             helper.make_node("Flatten", ["image"], ["flat"]),
