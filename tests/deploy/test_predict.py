@@ -209,4 +209,6 @@ def test_events_are_those_of_the_loops(seed: int, name: str, optimise: Optimise)
     graph = random_graph(np.random.default_rng(seed), GraphSize(layers=4, extent=8, channels=5))
     program = lower(graph, board(name), None, optimise)
     for step in program.steps:
-        assert +events(program, step) == +counted(program, step)
+        found, expected = events(program, step), counted(program, step)
+        for event in found.keys() | expected.keys():
+            assert abs(found[event] - expected[event]) <= event.endswith(".inside")  # a mean that is rounded
