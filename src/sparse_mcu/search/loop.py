@@ -39,7 +39,7 @@ TICK_SECONDS = 0.5  # between two reports while nothing happens
 # After its time a search waits this long for candidates that are being measured; their training ends with the time.
 GRACE_SECONDS = 4.0
 # Of the time of a search, for a larger network whose soft labels its candidates learn.
-TEACHER_SHARE = 0.1
+TEACHER_TIME_SHARE = 0.1
 # When the first candidates fail, one after the other, this often, all would.
 HOPELESS_FAILURES = 8
 
@@ -168,7 +168,7 @@ class _Session:
             rungs,
             ram_bytes=self._options.budget.ram_bytes,
             polish=polish,
-            teacher_seconds=None if self._options.seconds is None else TEACHER_SHARE * self._options.seconds,
+            teacher_seconds=None if self._options.seconds is None else TEACHER_TIME_SHARE * self._options.seconds,
         )
 
     def _parent(self, number: int) -> Parent:

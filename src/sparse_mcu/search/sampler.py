@@ -227,14 +227,14 @@ class History:
         if record.state == "interrupted":
             return
         self.tried.add(record.architecture)
-        polishes = record.stage == POLISH.name
-        if polishes and record.parent is not None:
-            self.polished.add(record.parent)
+        polishes = record.parent if record.stage == POLISH.name else None
+        if polishes is not None:
+            self.polished.add(polishes)
         if record.state != "complete":
             return
         self.points[record.number] = self.point(record.architecture, record.parent)
         self._steps[record.number] = self._steps_behind(record.architecture, record.parent)
-        self.rounds[record.number] = polishes + (0 if record.parent is None or not polishes else self.rounds[record.parent])
+        self.rounds[record.number] = 0 if polishes is None else self.rounds[polishes] + 1
         self.complete.append(record)
         self._volume.add(record.objectives)
         self.volumes.setdefault(record.stage, []).append(self._volume.share)

@@ -32,7 +32,7 @@ class Stage:
 EXPLORE = Stage("explore", earliest=0.2, until=0.35, steps=600)
 MORPH = Stage("morph", earliest=0.4, until=0.5, steps=400)  # a child begins with its parent's weights and needs fewer
 REFINE = Stage("refine", earliest=0.6, until=0.65, steps=1200)
-# What is on the front trains on as it is, with soft labels: long, and still longer where all of it has been polished.
+# Networks that err little train on as they are, for long; those of the front for longer once all of it has been polished.
 POLISH = Stage("polish", earliest=1.0, until=1.0, steps=4000)
 ROUND_FACTOR = 4
 ROUNDS = 3
