@@ -127,7 +127,8 @@ def _pruned(ledger: Ledger, dataset: Dataset, deadline: float) -> Iterator[dict[
         training = dataclasses.replace(record.architecture.training, pruning=AFTER)
         architecture = dataclasses.replace(record.architecture, training=training)
         parent = Parent(record.architecture, ledger.weights(record.number))
-        yield dict(evaluate(Candidate(architecture, BOARD, record.number, parent), data, "cpu", deadline).objectives)
+        candidate = Candidate(architecture, BOARD, record.number, parent, teacher=ledger.teacher)
+        yield dict(evaluate(candidate, data, "cpu", deadline).objectives)
 
 
 def _report(rows: list[dict[str, Any]]) -> None:

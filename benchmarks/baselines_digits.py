@@ -40,7 +40,9 @@ from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.search import Budget, Candidate, Evaluation, Ledger, SearchOptions, evaluate, search
 from sparse_mcu.search.evaluation import error
 from sparse_mcu.search.feasibility import Feasibility
+from sparse_mcu.search.loop import TEACHER_STEPS_PER_TRIAL
 from sparse_mcu.search.stages import with_stages
+from sparse_mcu.search.teaching import Lesson, teach
 from sparse_mcu.search.workers import TrainingData
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.suggest import sample
@@ -129,12 +131,14 @@ def random_search(dataset: Dataset, seed: int, trials: int) -> Row:
     limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, BUDGET.ram_bytes, BUDGET.flash_bytes)
     limits = with_stages(limits, len(dataset.train))
     data = TrainingData(dataset.train, dataset.validation)
+    teacher = teach(Lesson(dataset.classes, threads=1, steps=TEACHER_STEPS_PER_TRIAL * trials), data, "cpu", None)
     rng = np.random.default_rng(seed)
     evaluations: list[Evaluation] = []
     while len(evaluations) < trials:
         architecture = sample(limits, rng)
         if Feasibility(BOARD, BUDGET).shortfall(architecture) is None:
-            evaluations.append(evaluate(Candidate(architecture, BOARD, seed=len(evaluations)), data, "cpu", None))
+            candidate = Candidate(architecture, BOARD, seed=len(evaluations), teacher=teacher)
+            evaluations.append(evaluate(candidate, data, "cpu", None))
     within = [evaluation for evaluation in evaluations if BUDGET.keeps(evaluation.objectives)]
     best = min(within, key=lambda evaluation: (evaluation.objectives["error"], evaluation.objectives["flash_bytes"]))
     return network_row("random search", trials, best.graph, best.objectives, dataset)

@@ -26,7 +26,7 @@ from sparse_mcu.quant.quantise import QuantisationError, quantise
 from sparse_mcu.search.evaluation import error
 from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.scalarise import Region, preference
-from sparse_mcu.search.threads import single_thread
+from sparse_mcu.search.threads import threads
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.morph import MORPHS, morph
 from sparse_mcu.space.suggest import sample
@@ -44,7 +44,7 @@ def main() -> None:
     start, begun = time.monotonic(), len(points)
     feasibility = Feasibility(BOARD, BUDGET)
     tried = {point.architecture for point in points}
-    with single_thread(), options.work.open("a", encoding="utf-8") as file:
+    with threads(1), options.work.open("a", encoding="utf-8") as file:
         while len(points) < options.points:
             rng = np.random.default_rng((options.seed, len(points)))
             parent, architecture = _propose(points, rng)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sparse_mcu.nn.teacher import logits, teacher
+from sparse_mcu.nn.teacher import FEWEST_STEPS, MOST_STEPS, affordable_steps, logits, teacher
 
 
 def bright_thirds(shape, n, seed=0):
@@ -17,7 +17,7 @@ def bright_thirds(shape, n, seed=0):
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 40), (2, 1, 64), (1, 3, 3)])
 def test_a_teacher_learns_from_images_and_signals_of_any_size(shape):
-    network = teacher(*bright_thirds(shape, 300), classes=3)
+    network = teacher(*bright_thirds(shape, 300), classes=3, steps=300)
     images, labels = bright_thirds(shape, 2000, seed=1)  # more than a batch of the evaluation
     answers = logits(network, images)
     assert answers.shape == (2000, 3) and answers.dtype == np.float32
@@ -26,9 +26,21 @@ def test_a_teacher_learns_from_images_and_signals_of_any_size(shape):
 
 def test_a_large_image_is_read_in_larger_steps():
     images, labels = bright_thirds((1, 60, 48), 64)
-    network = teacher(images, labels, classes=3)
+    network = teacher(images, labels, classes=3, steps=2)
     assert network.layers[0].out_shape[1:] == (15, 16)
 
 
-def test_a_teacher_that_comes_too_late_is_none():
-    assert teacher(*bright_thirds((1, 8, 8), 64), classes=3, deadline=0.0) is None
+def test_a_teacher_learns_no_more_when_its_time_is_over():
+    images, labels = bright_thirds((1, 8, 8), 200)
+    untrained = teacher(images, labels, classes=3, steps=300, deadline=0.0)
+    assert (logits(untrained, images).argmax(1) == labels).mean() < 0.8
+
+
+def test_steps_are_as_many_as_the_time_allows():
+    images, labels = bright_thirds((1, 8, 8), 640)
+    assert affordable_steps(images, labels, 3, seconds=0.0) == 0
+    assert affordable_steps(images, labels, 3, seconds=1e6) == MOST_STEPS
+    assert (
+        affordable_steps(np.tile(images, (200, 1, 1, 1)), np.tile(labels, 200), 3, seconds=1.0) == 0
+    )  # all used up by its answers
+    assert affordable_steps(images, labels, 3, seconds=60.0) >= FEWEST_STEPS

@@ -11,8 +11,9 @@ import numpy as np
 from sparse_mcu.data.dataset import Dataset, Split
 from sparse_mcu.errors import TrainingError
 from sparse_mcu.quant.graph import Conv2d, IntegerGraph, TensorType
-from sparse_mcu.search.candidate import Candidate, Evaluation
+from sparse_mcu.search.candidate import Candidate, Evaluation, Teacher
 from sparse_mcu.search.stages import with_stages
+from sparse_mcu.search.teaching import Lesson
 from sparse_mcu.search.workers import TrainingData
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
@@ -129,3 +130,37 @@ def evaluate_data(candidate: Candidate, data: TrainingData, device: str, deadlin
         "deadline": -1.0 if deadline is None else deadline,
     }
     return Evaluation(seen, graph(), {}, {"device": device, "pid": os.getpid()})
+
+
+def evaluate_taught(candidate: Candidate, data: TrainingData, device: str, deadline: float | None) -> Evaluation:
+    """Err as often as the teacher is right; half of the time without one."""
+    measured = evaluation(candidate)
+    accuracy = 0.5 if candidate.teacher is None else candidate.teacher.accuracy
+    return dataclasses.replace(measured, objectives={**measured.objectives, "error": accuracy})
+
+
+def teacher(accuracy: float | None) -> Teacher:
+    """A teacher that says nothing."""
+    assert accuracy is not None
+    return Teacher(accuracy, np.zeros((IMAGES, 10), dtype=np.float32))
+
+
+def teach_at_once(lesson: Lesson, data: TrainingData, device: str, deadline: float | None) -> Teacher:
+    """Return the length of the lesson, in thousands of steps or in seconds, as accuracy."""
+    return teacher(lesson.seconds if lesson.steps is None else lesson.steps / 1000)
+
+
+def teach_never(lesson: Lesson, data: TrainingData, device: str, deadline: float | None) -> Teacher:
+    """End the worker: for searches that must not ask for a teacher."""
+    os._exit(1)
+
+
+def teach_and_die(lesson: Lesson, data: TrainingData, device: str, deadline: float | None) -> Teacher:
+    """Be killed, as by the kernel when memory is out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def teach_wrongly(lesson: Lesson, data: TrainingData, device: str, deadline: float | None) -> Teacher:
+    """Fail by a fault of ours."""
+    return [teacher(0.0)][1]

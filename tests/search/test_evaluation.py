@@ -12,12 +12,12 @@ from sparse_mcu.nn.network import Network
 from sparse_mcu.nn.train import TrainingLog
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.search import evaluation as evaluation_module
-from sparse_mcu.search.candidate import Candidate, Evaluation, Parent
+from sparse_mcu.search.candidate import Candidate, Evaluation, Parent, Teacher
 from sparse_mcu.search.evaluation import error, evaluate
 from sparse_mcu.search.objectives import MINIMISED, UNITS
 from sparse_mcu.search.rungs import SHARES, Rungs
 from sparse_mcu.search.stages import polished, trained_for
-from sparse_mcu.search.threads import single_thread
+from sparse_mcu.search.threads import threads
 from sparse_mcu.search.workers import TrainingData
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Pool, Pruning, Training
 
@@ -70,7 +70,7 @@ def test_the_network_learnt(evaluation: Evaluation) -> None:
 
 
 def test_the_same_candidate_gives_the_same_evaluation(evaluation: Evaluation) -> None:
-    with single_thread():
+    with threads(1):
         again = evaluate(Candidate(ARCHITECTURE, UNO, seed=5), DATA, "cpu", None)
     assert again.objectives == evaluation.objectives
     assert all(np.array_equal(again.weights[name], evaluation.weights[name]) for name in evaluation.weights)
@@ -133,19 +133,14 @@ def nonzero(evaluation: Evaluation) -> dict[str, np.ndarray]:
     return {layer.layer.name: layer.effective_weight().detach().numpy() != 0 for layer in network.weighted()}
 
 
-@pytest.mark.parametrize("expert", ["ignorant", "late", "expert"])
-def test_a_teacher_is_listened_to_where_it_came_in_time_and_knows_more(
-    expert: str, monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation
-) -> None:
-    candidate = Candidate(ARCHITECTURE, UNO, seed=8, teacher_seconds=0.0 if expert == "late" else None)
-    if expert == "ignorant":
-        candidate = dataclasses.replace(candidate, parent=Parent(ARCHITECTURE, evaluation.weights))
-        monkeypatch.setattr(evaluation_module, "teacher", lambda *_: Network(ARCHITECTURE, seed=0).eval())
-    heard = []
+def test_a_teacher_is_listened_to_where_it_knows_more(monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation) -> None:
+    heard: list[object] = []
     monkeypatch.setattr(evaluation_module, "train", lambda *_, teacher, **__: heard.append(teacher) or TrainingLog((), True, {}))
-    own = TrainingData(DATA.train, DATA.validation)  # teachers are remembered by the data that they were trained on
-    evaluate(candidate, own, "cpu", None)
-    assert [soft is not None for soft in heard] == [expert == "expert"]
+    child = Candidate(ARCHITECTURE, UNO, seed=8, parent=Parent(ARCHITECTURE, evaluation.weights))
+    logits = np.zeros((200, 2), dtype=np.float32)
+    for expert in (None, Teacher(0.5, logits), Teacher(1.0, logits)):
+        evaluate(dataclasses.replace(child, teacher=expert), DATA, "cpu", None)
+    assert heard == [None, None, logits]
 
 
 def test_pruning_is_inside(evaluation: Evaluation) -> None:

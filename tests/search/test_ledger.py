@@ -15,7 +15,7 @@ import pytest
 from search_fakes import FLASH_BYTES, LIMITS, RAM_BYTES, graph
 
 from sparse_mcu.errors import RunError
-from sparse_mcu.search.candidate import Evaluation
+from sparse_mcu.search.candidate import Evaluation, Teacher
 from sparse_mcu.search.ledger import ARTIFACTS, DATABASE, Ledger
 from sparse_mcu.search.objectives import MINIMISED, Budget
 from sparse_mcu.space.suggest import assignment
@@ -188,6 +188,18 @@ def test_limits_last(ledger: Ledger) -> None:
     ledger.close()
     with Ledger.open(ledger.directory) as reopened:
         assert reopened.limits == LIMITS
+
+
+def test_a_teacher_lasts(ledger: Ledger) -> None:
+    assert ledger.teacher is None
+    logits = np.random.default_rng(0).normal(size=(20, 10)).astype(np.float32)
+    ledger.teacher = Teacher(0.875, logits)
+    with Ledger.open(ledger.directory) as reader:
+        kept = reader.teacher
+        assert kept is not None and kept.accuracy == 0.875 and np.array_equal(kept.logits, logits)
+        (ledger.directory / "artifacts" / "teacher" / "logits.safetensors").write_bytes(b"nothing")
+        with pytest.raises(RunError, match=r"logits.safetensors must hold a teacher's logits.*; remove .*teacher$"):
+            _ = reader.teacher
 
 
 def test_a_reader_sees_what_another_process_is_writing(ledger: Ledger) -> None:

@@ -11,30 +11,40 @@ import numpy as np
 import pytest
 import search_fakes
 import torch
-from search_fakes import FLASH_BYTES, RAM_BYTES, dataset
+from search_fakes import FLASH_BYTES, RAM_BYTES, dataset, teach_at_once
 
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import BudgetError, SparseMcuError, UserError
 from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.ledger import Ledger
-from sparse_mcu.search.loop import GRACE_SECONDS, HOPELESS_FAILURES, Ending, search
+from sparse_mcu.search.loop import (
+    GRACE_SECONDS,
+    HOPELESS_FAILURES,
+    TEACHER_STEPS_PER_TRIAL,
+    TEACHER_TIME_SHARE,
+    Ending,
+    Evaluate,
+    Teach,
+    search,
+)
 from sparse_mcu.search.objectives import Budget
 from sparse_mcu.search.options import Progress, SearchOptions
 from sparse_mcu.search.records import TrialRecord
-from sparse_mcu.search.workers import Evaluate
 from sparse_mcu.space.suggest import contains
 
 OPTIONS = SearchOptions(board("arduino-uno"), Budget(RAM_BYTES, FLASH_BYTES), trials=12, seed=3, device="cpu")
 BUSY_SECONDS = 15.0  # by which a busy machine may delay what should take none
 
 
-def run(directory: Path, evaluate: Evaluate, **changes: Any) -> tuple[Ending, list[TrialRecord], list[Progress]]:
+def run(
+    directory: Path, evaluate: Evaluate, teach: Teach = teach_at_once, **changes: Any
+) -> tuple[Ending, list[TrialRecord], list[Progress]]:
     """Search in ``directory``, which holds a ledger or nothing."""
     seen: list[Progress] = []
     directory.mkdir(exist_ok=True)
     opening = Ledger.resume if any(directory.iterdir()) else Ledger.create
     with opening(directory) as ledger:
-        ending = search(dataset(), dataclasses.replace(OPTIONS, **changes), ledger, seen.append, evaluate)
+        ending = search(dataset(), dataclasses.replace(OPTIONS, **changes), ledger, seen.append, evaluate, teach)
         return ending, ledger.records(), seen
 
 
@@ -105,7 +115,7 @@ def test_other_objectives_and_a_limit_of_cycles(tmp_path: Path) -> None:
         options = dataclasses.replace(
             OPTIONS, objectives=("accuracy", "model_size"), budget=Budget(RAM_BYTES, FLASH_BYTES, cycles=300_000)
         )
-        assert search(dataset(), options, ledger, lambda _: None, search_fakes.evaluate_everything) == "finished"
+        assert search(dataset(), options, ledger, lambda _: None, search_fakes.evaluate_everything, teach_at_once) == "finished"
         front = ledger.front(options.budget)
         assert front and all(record.objectives["cycles"] <= 300_000 for record in front)
         sizes = [record.objectives["model_size"] for record in front]
@@ -177,11 +187,39 @@ def test_a_search_keeps_to_the_limits_that_its_run_began_with(tmp_path: Path) ->
         assert ledger.limits == separable
 
 
+def test_one_teacher_is_trained_for_all_sessions(tmp_path: Path) -> None:
+    _, records, seen = run(tmp_path, search_fakes.evaluate_taught, trials=3)
+    assert seen[0].stage == "teacher" and seen[0].done == 0
+    taught = {record.objectives["error"] for record in records}
+    assert taught == {TEACHER_STEPS_PER_TRIAL * 3 / 1000}
+    _, records, seen = run(tmp_path, search_fakes.evaluate_taught, trials=4, teach=search_fakes.teach_never)
+    assert records[-1].objectives["error"] in taught and "teacher" not in {progress.stage for progress in seen}
+
+
+def test_the_time_of_the_teacher_is_a_share_of_the_search(tmp_path: Path) -> None:
+    run(tmp_path, search_fakes.evaluate_at_once, trials=None, seconds=3.0)
+    with Ledger.open(tmp_path) as ledger:
+        teacher = ledger.teacher
+    assert teacher is not None and teacher.accuracy == pytest.approx(TEACHER_TIME_SHARE * 3.0)  # the seconds that it was given
+
+
+def test_a_teacher_that_dies_is_done_without_and_a_fault_is_told(tmp_path: Path) -> None:
+    _, records, _ = run(tmp_path / "dies", search_fakes.evaluate_taught, trials=2, teach=search_fakes.teach_and_die)
+    assert [record.objectives["error"] for record in records] == [0.5, 0.5]
+    with pytest.raises(SparseMcuError, match="(?s)a teacher must be trained, but that fails.*IndexError"):
+        run(tmp_path / "fault", search_fakes.evaluate_at_once, teach=search_fakes.teach_wrongly)
+
+
 def test_a_budget_too_small_for_any_network_is_told(tmp_path: Path) -> None:
     with pytest.raises(BudgetError, match="allow at least"):
         run(tmp_path / "ram", search_fakes.evaluate_at_once, budget=Budget(ram_bytes=40, flash_bytes=8192))
     with pytest.raises(BudgetError, match=r"100 of flash.*bytes of flash, most of it at '"):
-        run(tmp_path / "flash", search_fakes.evaluate_at_once, budget=Budget(ram_bytes=1024, flash_bytes=100))
+        run(
+            tmp_path / "flash",
+            search_fakes.evaluate_at_once,
+            search_fakes.teach_never,
+            budget=Budget(ram_bytes=1024, flash_bytes=100),
+        )
     with Ledger.open(tmp_path / "flash") as ledger:
         assert {record.state for record in ledger.records()} <= {"interrupted"}
 

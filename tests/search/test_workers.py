@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -12,20 +13,21 @@ from search_fakes import LIMITS, dataset
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
 from sparse_mcu.search.candidate import Candidate, Evaluation
-from sparse_mcu.search.workers import Evaluate, Failure, Finished, Workers
+from sparse_mcu.search.loop import Evaluate
+from sparse_mcu.search.workers import Failure, Finished, Task, Workers
 from sparse_mcu.space.suggest import suggest
 
 ARCHITECTURE = suggest(LIMITS, lambda dimension: dimension.at(0.3))
 PATIENCE_SECONDS = 60.0  # workers start slowly on a busy machine
 
 
-def candidate(seed: int = 0) -> Candidate:
-    return Candidate(ARCHITECTURE, board("arduino-uno"), seed)
+def task(evaluate: Evaluate, seed: int = 0) -> Task[Evaluation]:
+    return functools.partial(evaluate, Candidate(ARCHITECTURE, board("arduino-uno"), seed))
 
 
-def collect(workers: Workers, count: int) -> dict[int, Finished]:
-    """Wait for ``count`` results, by trial."""
-    finished: dict[int, Finished] = {}
+def collect(workers: Workers[Evaluation], count: int) -> dict[int, Finished[Evaluation]]:
+    """Wait for ``count`` results, by number."""
+    finished: dict[int, Finished[Evaluation]] = {}
     deadline = time.monotonic() + PATIENCE_SECONDS
     while len(finished) < count:
         assert time.monotonic() < deadline, "workers gave no result"
@@ -33,13 +35,13 @@ def collect(workers: Workers, count: int) -> dict[int, Finished]:
     return finished
 
 
-def workers_for(evaluate: Evaluate, count: int = 1) -> Workers:
-    return Workers(evaluate, dataset(), "cpu", count)
+def some_workers(count: int = 1) -> Workers[Evaluation]:
+    return Workers(dataset(), "cpu", count)
 
 
 def test_a_worker_sees_the_training_and_validation_splits() -> None:
-    with workers_for(search_fakes.evaluate_data) as workers:
-        workers.submit(5, candidate(), deadline=123.0)
+    with some_workers() as workers:
+        workers.submit(5, task(search_fakes.evaluate_data), deadline=123.0)
         assert workers.idle == 0 and workers.running == [5]
         outcome = collect(workers, 1)[5].outcome
         assert workers.idle == 1 and workers.running == []
@@ -52,32 +54,32 @@ def test_a_worker_sees_the_training_and_validation_splits() -> None:
 
 
 def test_a_killed_worker_fails_its_trial_and_is_replaced() -> None:
-    with workers_for(search_fakes.evaluate_odd_seeds_die, count=2) as workers:
-        workers.submit(0, candidate(seed=1), None)
-        workers.submit(1, candidate(seed=2), None)
+    mortal = search_fakes.evaluate_odd_seeds_die
+    with some_workers(count=2) as workers:
+        workers.submit(0, task(mortal, seed=1), None)
+        workers.submit(1, task(mortal, seed=2), None)
         finished = collect(workers, 2)
         assert finished[0].outcome == Failure("the worker process was ended by SIGKILL (out of memory?)", None)
         assert isinstance(finished[1].outcome, Evaluation)
         assert workers.idle == 2
-        workers.submit(2, candidate(seed=4), None)
-        workers.submit(3, candidate(seed=6), None)
+        workers.submit(2, task(mortal, seed=4), None)
+        workers.submit(3, task(mortal, seed=6), None)
         assert all(isinstance(result.outcome, Evaluation) for result in collect(workers, 2).values())
 
 
 def test_failures_say_what_failed_and_faults_say_where() -> None:
-    with workers_for(search_fakes.evaluate_odd_seeds_diverge) as workers:
-        workers.submit(0, candidate(seed=1), None)
+    with some_workers() as workers:
+        workers.submit(0, task(search_fakes.evaluate_odd_seeds_diverge, seed=1), None)
         assert collect(workers, 1)[0].outcome == Failure("TrainingError: the loss of a network must be finite", None)
-    with workers_for(search_fakes.evaluate_wrongly) as workers:
-        workers.submit(0, candidate(), None)
+        workers.submit(0, task(search_fakes.evaluate_wrongly), None)
         fault = collect(workers, 1)[0].outcome
     assert isinstance(fault, Failure) and fault.message == "IndexError: list index out of range"
     assert fault.traceback is not None and "evaluate_wrongly" in fault.traceback
 
 
 def test_leaving_stops_what_runs() -> None:
-    with workers_for(search_fakes.evaluate_forever) as workers:
-        workers.submit(0, candidate(), None)
+    with some_workers() as workers:
+        workers.submit(0, task(search_fakes.evaluate_forever), None)
         collected = workers.wait(5.0)
         start = time.monotonic()
     assert collected == [] and time.monotonic() - start < 5.0
@@ -91,7 +93,7 @@ import search_fakes
 from sparse_mcu.errors import RunError
 from sparse_mcu.search.workers import Workers
 try:
-    with Workers(search_fakes.evaluate_at_once, search_fakes.dataset(), "cpu", 1) as workers:
+    with Workers(search_fakes.dataset(), "cpu", 1) as workers:
         while True:
             workers.wait(1.0)
 except RunError as error:
@@ -112,10 +114,11 @@ def test_workers_that_cannot_start_are_reported_once(tmp_path: Path) -> None:
 def test_a_temporary_directory_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     with pytest.raises(RunError, match="gone, but it cannot be written: No such file or directory"):
-        workers_for(search_fakes.evaluate_at_once)
+        some_workers()
 
 
 ORPHANS = """
+import functools
 import sys
 sys.path.insert(0, sys.argv[1])
 import search_fakes
@@ -124,9 +127,10 @@ from sparse_mcu.search.candidate import Candidate
 from sparse_mcu.search.workers import Workers
 from sparse_mcu.space.suggest import suggest
 if __name__ == "__main__":
-    with Workers(search_fakes.evaluate_data, search_fakes.dataset(), "cpu", 1) as workers:
+    with Workers(search_fakes.dataset(), "cpu", 1) as workers:
         architecture = suggest(search_fakes.LIMITS, lambda dimension: dimension.at(0.3))
-        workers.submit(0, Candidate(architecture, board("arduino-uno"), 0), None)
+        candidate = Candidate(architecture, board("arduino-uno"), 0)
+        workers.submit(0, functools.partial(search_fakes.evaluate_data, candidate), None)
         while not (finished := workers.wait(1.0)):
             pass
         print(finished[0].outcome.log["pid"], flush=True)

@@ -52,6 +52,8 @@ def summary(progress: Progress) -> str:
     counts = {"failed": progress.failed, "stopped early": progress.stopped, "refused": progress.refused}
     others = "".join(f", {count} {name}" for name, count in counts.items() if count)
     left = "" if progress.seconds_left is None else f", {format_seconds(progress.seconds_left)} left"
+    if progress.stage == "teacher":
+        return f"teacher: a larger network to learn from is trained{left}"
     if progress.best_accuracy is None:
         return f"{progress.stage}: {progress.done} trials{others}{left}, none within the budget yet"
     best = f"best {progress.best_accuracy:.2%}, hypervolume {progress.hypervolume:.4f}"

@@ -1,4 +1,7 @@
-"""A larger network, trained on the same images, whose soft labels tell small ones more than the classes do."""
+"""A larger network, trained on the same images, whose soft labels tell small ones more than the classes do.
+
+N: training images.
+"""
 
 import math
 from collections.abc import Iterable
@@ -13,8 +16,10 @@ from sparse_mcu.nn.train import EVALUATION_BATCH, train
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 
 WIDTH = 32
-STEPS = 600
 BATCH = 64
+FEWEST_STEPS, MOST_STEPS = 100, 10_000  # with fewer it knows next to nothing, with more it learns next to nothing
+TIMED_STEPS = 8
+FORWARD_SHARE = 1 / 3  # of the time of a step: that of its forward pass
 LARGEST_MAP = 16  # of the first convolution: larger images are read in steps of more than one pixel
 SMALLEST_MAP = 4  # that is pooled
 SEED = 0
@@ -24,14 +29,38 @@ def teacher(
     images: npt.NDArray[np.uint8],  # (N, C, H, W)
     labels: npt.NDArray[np.int64],  # (N,)
     classes: int,
+    steps: int,
     device: str = "cpu",
     deadline: float | None = None,
-) -> Network | None:
-    """Train a network that has no board to fit: four convolutions of 32 and 64 channels; None after ``deadline`` (monotonic)."""
-    epochs = max(2, round(STEPS * BATCH / len(images)))
+) -> Network:
+    """Train a network that has no board to fit, four convolutions of 32 and 64 channels, for about ``steps``.
+
+    Where the steps do not reach for all images twice, it sees as many as they do. After ``deadline`` (monotonic) no epoch begins.
+    """
+    seen = np.random.default_rng(SEED).permutation(len(images))[: max(2, steps * BATCH // 2)]
+    epochs = max(2, round(steps * BATCH / len(seen)))
     network = Network(_architecture(images.shape[1:], classes, epochs), SEED)
-    log = train(network, images, labels, seed=SEED, device=device, deadline=deadline)
-    return network if log.complete else None
+    train(network, images[seen], labels[seen], seed=SEED, device=device, deadline=deadline)
+    return network
+
+
+def affordable_steps(
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    labels: npt.NDArray[np.int64],  # (N,)
+    classes: int,
+    seconds: float,
+    device: str = "cpu",
+) -> int:
+    """Return how many steps of a teacher fit into ``seconds`` here, and its logits for the images with them; 0: too few.
+
+    Found out by making some.
+    """
+    few = slice(TIMED_STEPS * BATCH)
+    network = Network(_architecture(images.shape[1:], classes, epochs=2), SEED)
+    log = train(network, images[few], labels[few], seed=SEED, device=device)
+    step_seconds = log.epochs[-1].seconds / math.ceil(len(labels[few]) / BATCH)
+    steps = int(seconds / step_seconds - FORWARD_SHARE * len(images) / BATCH)
+    return min(steps, MOST_STEPS) if steps >= FEWEST_STEPS else 0
 
 
 @torch.no_grad()
@@ -56,7 +85,9 @@ def _architecture(shape: tuple[int, ...], classes: int, epochs: int) -> Architec
         Block((Conv("regular", kernel, 2 * WIDTH),), pool=Pool("max", second)),
         Block((Conv("regular", kernel, 2 * WIDTH),)),
     )
-    training = Training(learning_rate=3e-3, batch_size=BATCH, epochs=epochs, pruning=Pruning("none"))
+    training = Training(
+        learning_rate=3e-3, batch_size=BATCH, epochs=epochs, dropout=0.2, augmentation=1.0, pruning=Pruning("none")
+    )
     return Architecture((channels, height, width), classes, blocks, head=Head("flatten"), training=training)
 
 

@@ -24,6 +24,14 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Teacher:
+    """What a larger network says about the training images, of which there are N."""
+
+    accuracy: float  # on the validation split
+    logits: npt.NDArray[np.float32]  # (N, classes)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Candidate:
     """A network to train, prune, quantise and measure for ``board``; ``seed`` decides all that is random in it."""
 
@@ -34,7 +42,7 @@ class Candidate:
     rungs: Rungs | None = None  # where its training may end early; None: nowhere
     ram_bytes: int | None = None  # that its C should keep within, the board's unless given
     polish: bool = False  # train the parent on as it is, at fixed sparsity
-    teacher_seconds: float | None = None  # that the training of a teacher for its worker may take; None: any number
+    teacher: Teacher | None = None  # None: it learns from the labels alone
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,9 +5,7 @@ here.
 """
 
 import dataclasses
-import functools
 import math
-import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -18,14 +16,13 @@ from sparse_mcu.data.dataset import Split
 from sparse_mcu.nn.folded import Float32Array
 from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
-from sparse_mcu.nn.teacher import logits, teacher
 from sparse_mcu.nn.train import Images, accuracy, train
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.quant.quantise import quantise
-from sparse_mcu.search.candidate import Candidate, Evaluation
+from sparse_mcu.search.candidate import Candidate, Evaluation, Teacher
 from sparse_mcu.search.rungs import SHARES
-from sparse_mcu.search.threads import single_thread
+from sparse_mcu.search.threads import threads
 from sparse_mcu.search.workers import TrainingData
 
 
@@ -46,8 +43,8 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
         return {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board, candidate.ram_bytes))}
 
     watch = _Watch(candidate, lambda: objectives(integer_graph()))
-    with single_thread():
-        soft = _soft_labels(network, data, device, candidate.teacher_seconds)
+    with threads(1):
+        soft = _soft_labels(network, candidate.teacher, data, device)
         log = train(
             network,
             images,
@@ -64,25 +61,12 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     return Evaluation(objectives(graph), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
 
 
-def _soft_labels(network: Network, data: TrainingData, device: str, seconds: float | None) -> Float32Array | None:
-    """Return a teacher's logits for the training images; None where it knows less than ``network`` does already."""
-    teachers_accuracy, soft = _taught(data, network.architecture.classes, device, seconds)
+def _soft_labels(network: Network, teacher: Teacher | None, data: TrainingData, device: str) -> Float32Array | None:
+    """Return the teacher's logits for the training images; None where it knows less than ``network`` does already."""
+    if teacher is None:
+        return None
     held_out = Images.on(torch.device(device), data.validation.images, data.validation.labels)
-    return soft if soft is not None and teachers_accuracy >= accuracy(network.to(device), held_out) else None
-
-
-@functools.lru_cache(maxsize=1)  # a worker trains many networks on the same data
-def _taught(data: TrainingData, classes: int, device: str, seconds: float | None) -> tuple[float, Float32Array | None]:
-    """Train a teacher; return its accuracy on the validation images and its logits (N, classes) for the training images.
-
-    A data set on which it takes longer than ``seconds`` has none: the small networks are worth more of the search's time.
-    """
-    deadline = None if seconds is None else time.monotonic() + seconds
-    expert = teacher(data.train.images, data.train.labels, classes, device, deadline)
-    if expert is None:
-        return 0.0, None
-    held_out = Images.on(torch.device(device), data.validation.images, data.validation.labels)
-    return accuracy(expert, held_out), logits(expert, data.train.images)
+    return teacher.logits if teacher.accuracy >= accuracy(network.to(device), held_out) else None
 
 
 class _Watch:

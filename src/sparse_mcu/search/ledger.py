@@ -2,6 +2,7 @@
 
     study.db               SQLite; any tool that reads Optuna studies opens it
     artifacts/000012/      of trial 12: graph.safetensors, weights.safetensors, log.json
+    artifacts/teacher/     logits.safetensors: what the candidates learn beside the labels
 
 A trial's artefacts are there, whole, before the study says that it is complete. Whatever kills the process in between, the
 trial then still counts as running, and ``resume`` records it as interrupted. One process writes; others may read meanwhile.
@@ -27,6 +28,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from safetensors.numpy import save as serialise
 from sqlalchemy.exc import SQLAlchemyError
@@ -35,7 +37,7 @@ from sparse_mcu.errors import RunError
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.storage import GraphFileError, load, save
 from sparse_mcu.search import records
-from sparse_mcu.search.candidate import Evaluation, Weights
+from sparse_mcu.search.candidate import Evaluation, Teacher, Weights
 from sparse_mcu.search.objectives import MINIMISED, UNITS, Budget
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.pareto import non_dominated
@@ -47,6 +49,7 @@ DATABASE = "study.db"
 ARTIFACTS = "artifacts"
 STUDY = "sparse-mcu"
 GRAPH, WEIGHTS, LOG = "graph.safetensors", "weights.safetensors", "log.json"
+TEACHER, LOGITS = "teacher", "logits.safetensors"
 SECONDS_USED, LIMITS = "seconds_used", "limits"  # of the study
 # How long a reader or writer waits for the other's transaction, which takes milliseconds.
 LOCK_TIMEOUT_SECONDS = 30.0
@@ -131,7 +134,7 @@ class Ledger:
     def complete(self, number: int, evaluation: Evaluation, seconds: float, excesses: Mapping[str, float] | None = None) -> None:
         """Keep what trial ``number`` measured and left; ``excesses`` are its constraints for Optuna, kept up to 0."""
         with _writing(self.directory):
-            self._write_artefacts(number, evaluation)
+            self._write_artefacts(self._artefacts(number), functools.partial(_write_evaluation, evaluation))
             trial_id = self._trial_id(number)
             notes = {
                 records.OBJECTIVES: dict(evaluation.objectives),
@@ -236,6 +239,23 @@ class Ledger:
         with _writing(self.directory):
             self.study.set_user_attr(LIMITS, limits.to_json())
 
+    @property
+    def teacher(self) -> Teacher | None:
+        """The teacher of the run; None before it was trained."""
+        path = self.directory / ARTIFACTS / TEACHER / LOGITS
+        if not path.is_file():
+            return None
+        try:
+            arrays = load_file(path)
+            return Teacher(float(arrays["accuracy"]), arrays["logits"])
+        except (SafetensorError, KeyError) as error:
+            raise RunError(f"{path} must hold a teacher's logits, but cannot be read: {error}; remove {path.parent}") from error
+
+    @teacher.setter
+    def teacher(self, teacher: Teacher) -> None:
+        with _writing(self.directory):
+            self._write_artefacts(self.directory / ARTIFACTS / TEACHER, functools.partial(_write_teacher, teacher))
+
     def _record(self, trial: optuna.trial.FrozenTrial) -> TrialRecord:
         """Read ``trial``, once if it is finished: a search asks for all records again and again."""
         if trial.number not in self._finished:
@@ -260,16 +280,25 @@ class Ledger:
             raise RunError(f"trial {number} must have its {name}, but {path} is missing; copy the whole run directory")
         return path
 
-    def _write_artefacts(self, number: int, evaluation: Evaluation) -> None:
-        """Write under a name that nobody reads, then rename."""
-        temporary = self.directory / ARTIFACTS / f".{number:06d}"
+    def _write_artefacts(self, directory: Path, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a directory under a name that nobody reads, then rename it."""
+        temporary = directory.with_name(f".{directory.name}")
         temporary.mkdir()
-        save(evaluation.graph, temporary / GRAPH)
-        (temporary / WEIGHTS).write_bytes(serialise(evaluation.weights))
-        (temporary / LOG).write_text(json.dumps(evaluation.log, allow_nan=False), encoding="utf-8")
+        write(temporary)
         for path in temporary.iterdir():
             _sync(path)
-        temporary.rename(self._artefacts(number))
+        temporary.rename(directory)
+
+
+def _write_evaluation(evaluation: Evaluation, directory: Path) -> None:
+    save(evaluation.graph, directory / GRAPH)
+    (directory / WEIGHTS).write_bytes(serialise(evaluation.weights))
+    (directory / LOG).write_text(json.dumps(evaluation.log, allow_nan=False), encoding="utf-8")
+
+
+def _write_teacher(teacher: Teacher, directory: Path) -> None:
+    arrays = {"accuracy": np.array(teacher.accuracy), "logits": teacher.logits}
+    (directory / LOGITS).write_bytes(serialise(arrays))
 
 
 def _preference(record: TrialRecord) -> tuple[float, float, float]:

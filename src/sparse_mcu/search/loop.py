@@ -4,6 +4,7 @@ It ends when the budget is used, or at Ctrl-C; either way every trial that finis
 is recorded as interrupted. Decisions depend on the clock only where the budget is a time.
 """
 
+import functools
 import itertools
 import statistics
 import time
@@ -16,7 +17,8 @@ from optuna.samplers import BaseSampler
 
 from sparse_mcu.data.dataset import Dataset
 from sparse_mcu.errors import BudgetError, SparseMcuError, UserError
-from sparse_mcu.search.candidate import Candidate, Evaluation, Parent
+from sparse_mcu.nn.teacher import MOST_STEPS
+from sparse_mcu.search.candidate import Candidate, Evaluation, Parent, Teacher
 from sparse_mcu.search.evaluation import evaluate
 from sparse_mcu.search.feasibility import Feasibility, Shortfall, nothing_fits
 from sparse_mcu.search.ledger import Ledger
@@ -26,20 +28,26 @@ from sparse_mcu.search.rungs import Rungs
 from sparse_mcu.search.sampler import REFUSALS, SparseSampler
 from sparse_mcu.search.samplers import other_sampler
 from sparse_mcu.search.stages import EXPLORE, POLISH, with_stages
-from sparse_mcu.search.threads import single_thread
+from sparse_mcu.search.teaching import Lesson, teach
+from sparse_mcu.search.threads import threads
 from sparse_mcu.search.volume import Volume
-from sparse_mcu.search.workers import Evaluate, Finished, Workers
+from sparse_mcu.search.workers import Failure, Finished, TrainingData, Workers
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.suggest import fits
 
 Ending = Literal["finished", "interrupted"]
 Observer = Callable[[Progress], None]
+Evaluate = Callable[[Candidate, TrainingData, str, float | None], Evaluation]
+Teach = Callable[[Lesson, TrainingData, str, float | None], Teacher]
+Pool = Workers[Evaluation | Teacher]
 
 TICK_SECONDS = 0.5  # between two reports while nothing happens
 # After its time a search waits this long for candidates that are being measured; their training ends with the time.
 GRACE_SECONDS = 4.0
-# Of the time of a search, for a larger network whose soft labels its candidates learn.
+# For a larger network whose soft labels the candidates learn: of the time of a search, or for each of its trials.
 TEACHER_TIME_SHARE = 0.1
+TEACHER_STEPS_PER_TRIAL = 50
+TEACHER, TEACHING = -1, "teacher"  # the number of its task among those of trials, and its stage in reports
 # When the first candidates fail, one after the other, this often, all would.
 HOPELESS_FAILURES = 8
 
@@ -50,6 +58,7 @@ def search(
     ledger: Ledger,
     observer: Observer,
     evaluate: Evaluate = evaluate,
+    teach: Teach = teach,
 ) -> Ending:
     """Search until the budget is used or the user interrupts; return which. ``ledger`` may hold trials of earlier sessions.
 
@@ -58,10 +67,10 @@ def search(
     """
     start = time.monotonic()
     try:
-        with single_thread(), Workers(evaluate, dataset, _device(options.device), options.workers) as workers:
+        with threads(1), Pool(dataset, _device(options.device), options.workers) as workers:
             session = _Session(dataset, options, ledger, observer, workers, start)
             try:
-                session.run()
+                session.run(evaluate, teach)
             finally:
                 session.end()
     except KeyboardInterrupt:
@@ -73,7 +82,7 @@ class _Session:
     """The trials from one start of the search to its end. ``start``: when it began, by time.monotonic."""
 
     def __init__(
-        self, dataset: Dataset, options: SearchOptions, ledger: Ledger, observer: Observer, workers: Workers, start: float
+        self, dataset: Dataset, options: SearchOptions, ledger: Ledger, observer: Observer, workers: Pool, start: float
     ) -> None:
         self._options, self._ledger, self._observer, self._workers = options, ledger, observer, workers
         self._limits = self._fixed_limits(dataset)
@@ -91,6 +100,7 @@ class _Session:
         self._refused = sum(record.refused for record in earlier)
         first = EXPLORE.name if options.sampler == OURS else options.sampler
         self._stage: str = next((record.stage for record in reversed(earlier) if record.stage is not None), first)
+        self._classes, self._teacher = dataset.classes, ledger.teacher
         ledger.study.sampler = self._sampler(len(dataset.train), len(earlier))
 
     def _sampler(self, images: int, begun: int) -> BaseSampler:
@@ -109,29 +119,52 @@ class _Session:
             self._ledger.limits = limits = with_stages(chosen, len(dataset.train))
         return limits
 
-    def run(self) -> None:
+    def run(self, evaluate: Evaluate, teach: Teach) -> None:
         """Ask, wait and tell until the budget is used."""
-        self._report()
-        self._fill()
+        if self._may_start():
+            first = self._ask()  # where no network can fit, that is told now and not when a teacher is trained
+            self._learn(teach)
+            self._submit(first, evaluate)
+        self._fill(evaluate)
         import sparse_mcu.search.surrogate  # noqa: F401  # takes seconds: now, while the first candidates train
 
+        self._report(self._stage)
         while self._workers.running and not self._overdue():
             for finished in self._workers.wait(TICK_SECONDS):
                 self._tell(finished)
-            self._fill()
-            self._report()
+            self._fill(evaluate)
+            self._report(self._stage)
+
+    def _learn(self, teach: Teach) -> None:
+        """Have a teacher trained, unless an earlier session has; where it fails for want of memory, say, go on without."""
+        if self._teacher is not None:
+            return
+        options = self._options
+        steps = None if options.trials is None else min(MOST_STEPS, TEACHER_STEPS_PER_TRIAL * options.trials)
+        seconds = None if options.seconds is None else TEACHER_TIME_SHARE * options.seconds
+        lesson = Lesson(self._classes, options.workers, steps, seconds)
+        self._workers.submit(TEACHER, functools.partial(teach, lesson), self._deadline)
+        while self._workers.running and not self._overdue():
+            self._report(TEACHING)
+            for finished in self._workers.wait(TICK_SECONDS):
+                if isinstance(finished.outcome, Teacher):
+                    self._ledger.teacher = self._teacher = finished.outcome
+                elif isinstance(finished.outcome, Failure) and finished.outcome.traceback is not None:
+                    raise SparseMcuError(f"a teacher must be trained, but that fails: {finished.outcome.traceback}")
 
     def end(self) -> None:
         """Record what is still running as interrupted."""
         self._ledger.interrupt_running()
         self._ledger.seconds_used = time.monotonic() - self._start
 
-    def _fill(self) -> None:
+    def _fill(self, evaluate: Evaluate) -> None:
         """Give every idle worker a candidate, while the budget allows."""
         while self._workers.idle and self._may_start():
-            record = self._ask()
-            self._stage = record.stage or self._options.sampler
-            self._workers.submit(record.number, self._candidate(record), self._deadline)
+            self._submit(self._ask(), evaluate)
+
+    def _submit(self, record: TrialRecord, evaluate: Evaluate) -> None:
+        self._stage = record.stage or self._options.sampler
+        self._workers.submit(record.number, functools.partial(evaluate, self._candidate(record)), self._deadline)
 
     def _ask(self) -> TrialRecord:
         """Return a new trial whose candidate may fit. Ours proposes no other; other samplers know nothing of the board."""
@@ -168,7 +201,7 @@ class _Session:
             rungs,
             ram_bytes=self._options.budget.ram_bytes,
             polish=polish,
-            teacher_seconds=None if self._options.seconds is None else TEACHER_TIME_SHARE * self._options.seconds,
+            teacher=self._teacher,
         )
 
     def _parent(self, number: int) -> Parent:
@@ -184,7 +217,8 @@ class _Session:
         typical = statistics.median(known) if known else 0.0
         return self._seconds_left() > typical
 
-    def _tell(self, finished: Finished) -> None:
+    def _tell(self, finished: Finished[Evaluation | Teacher]) -> None:
+        assert not isinstance(finished.outcome, Teacher)
         if isinstance(finished.outcome, Evaluation):
             excesses = self._options.budget.excesses(finished.outcome.objectives)
             self._ledger.complete(finished.number, finished.outcome, finished.seconds, excesses)
@@ -208,11 +242,11 @@ class _Session:
         keeps = self._options.budget.keeps
         return max((record.accuracy for record in self._complete if keeps(record.objectives)), default=None)
 
-    def _report(self) -> None:
+    def _report(self, stage: str) -> None:
         used = self._used()
         self._observer(
             Progress(
-                stage=self._stage,
+                stage=stage,
                 share=min(used, 1.0),
                 done=len(self._complete),
                 failed=self._failed,

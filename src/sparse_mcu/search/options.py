@@ -58,7 +58,7 @@ class SearchOptions:
 class Progress:
     """Where a search is. Trials are those of all sessions of the run."""
 
-    stage: str  # or the sampler's name, where that is not ours
+    stage: str  # or the sampler's name, where that is not ours; "teacher" before all of them
     share: float  # of the budget that is used, from 0 to 1
     done: int  # complete trials
     failed: int

@@ -1,4 +1,4 @@
-"""PyTorch on one thread: results that repeat, and cores that are left to the other workers."""
+"""How many threads PyTorch runs on: one gives results that repeat, and leaves the other cores to the other workers."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ import torch
 
 
 @contextlib.contextmanager
-def single_thread() -> Iterator[None]:
-    """Run what PyTorch does inside on one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def threads(count: int) -> Iterator[None]:
+    """Run what PyTorch does inside on ``count`` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -1,7 +1,7 @@
-"""Worker processes that evaluate candidates, one at a time each.
+"""Worker processes that train and measure networks, one task at a time each.
 
-Every worker talks to the search through its own pipe: one that dies (out of memory, killed) takes no other's candidate with
-it and is replaced, and all of them end when the search does, however it ends. The images are written once to files that all
+Every worker talks to the search through its own pipe: one that dies (out of memory, killed) takes no other's task with it and is
+replaced, and all of them end when the search does, however it ends. The images are written once to files that all
 workers map into memory; the test split is not among them. A worker imports no optimiser: neither Optuna nor BoTorch.
 """
 
@@ -17,12 +17,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from sparse_mcu.data.dataset import Dataset, Split
 from sparse_mcu.errors import RunError, SparseMcuError
-from sparse_mcu.search.candidate import Candidate, Evaluation
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,36 +33,37 @@ class TrainingData:
     validation: Split
 
 
-# (candidate, data, device, deadline by time.monotonic or None) -> evaluation. A function of a module: workers import it.
-Evaluate = Callable[[Candidate, TrainingData, str, float | None], Evaluation]
+Outcome = TypeVar("Outcome")
+# (data, device, deadline by time.monotonic or None) -> outcome. A function of a module, or a partial of one: workers import it.
+Task = Callable[[TrainingData, str, float | None], Outcome]
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why an evaluation came to nothing."""
+    """Why a task came to nothing."""
 
     message: str
     traceback: str | None  # of a fault of ours; None where the message says it all
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Finished:
-    """The end of one evaluation."""
+class Finished(Generic[Outcome]):
+    """The end of one task."""
 
-    number: int  # of the trial
-    outcome: Evaluation | Failure
+    number: int
+    outcome: Outcome | Failure
     seconds: float
 
 
-class Workers:
+class Workers(Generic[Outcome]):
     """``count`` processes; use as a context manager."""
 
-    def __init__(self, evaluate: Evaluate, dataset: Dataset, device: str, count: int) -> None:
+    def __init__(self, dataset: Dataset, device: str, count: int) -> None:
         self._files = _shared(dataset)
-        self._arguments = (evaluate, Path(self._files.name), device)
-        self._workers = [_Worker(*self._arguments) for _ in range(count)]
+        self._arguments = (Path(self._files.name), device)
+        self._workers: list[_Worker[Outcome]] = [_Worker(*self._arguments) for _ in range(count)]
 
-    def __enter__(self) -> "Workers":
+    def __enter__(self) -> "Workers[Outcome]":
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -72,19 +73,19 @@ class Workers:
 
     @property
     def idle(self) -> int:
-        """Number of workers that wait for a candidate."""
+        """Number of workers that wait for a task."""
         return sum(worker.number is None for worker in self._workers)
 
     @property
     def running(self) -> list[int]:
-        """Numbers of the trials that are being evaluated."""
+        """Numbers of the tasks that are being worked on."""
         return [worker.number for worker in self._workers if worker.number is not None]
 
-    def submit(self, number: int, candidate: Candidate, deadline: float | None) -> None:
-        """Give the candidate of trial ``number`` to an idle worker."""
-        next(worker for worker in self._workers if worker.number is None).submit(number, candidate, deadline)
+    def submit(self, number: int, task: Task[Outcome], deadline: float | None) -> None:
+        """Give a task to an idle worker; ``number`` is what its end will be told by."""
+        next(worker for worker in self._workers if worker.number is None).submit(number, task, deadline)
 
-    def wait(self, timeout: float) -> list[Finished]:
+    def wait(self, timeout: float) -> list[Finished[Outcome]]:
         """Return what finished, as soon as something did or after ``timeout`` seconds; replace the workers that died."""
         finished = []
         by_connection = {worker.connection: worker for worker in self._workers}
@@ -99,18 +100,18 @@ class Workers:
                 finished.append(outcome)
         return finished
 
-    def _replace(self, worker: "_Worker") -> None:
+    def _replace(self, worker: "_Worker[Outcome]") -> None:
         worker.kill()
         self._workers[self._workers.index(worker)] = _Worker(*self._arguments)
 
 
-class _Worker:
+class _Worker(Generic[Outcome]):
     """One process, seen from the search."""
 
-    def __init__(self, evaluate: Evaluate, files: Path, device: str) -> None:
+    def __init__(self, files: Path, device: str) -> None:
         context = multiprocessing.get_context("spawn")  # a fork would copy locks that threads of torch hold
         self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, evaluate, files, device), daemon=True)
+        self._process = context.Process(target=_serve, args=(theirs, files, device), daemon=True)
         with _interrupts_blocked():
             self._process.start()
         theirs.close()  # so that the pipe ends with the process
@@ -118,13 +119,13 @@ class _Worker:
         self.number: int | None = None
         self._since = 0.0
 
-    def submit(self, number: int, candidate: Candidate, deadline: float | None) -> None:
+    def submit(self, number: int, task: Task[Outcome], deadline: float | None) -> None:
         self.number, self._since = number, time.monotonic()
         # A worker that is dead is found out, and replaced, by the next wait.
         with contextlib.suppress(ConnectionError):
-            self.connection.send((candidate, deadline))
+            self.connection.send((task, deadline))
 
-    def receive(self) -> Finished | None:
+    def receive(self) -> Finished[Outcome] | None:
         """Return the result that has arrived, or None for the sign that the worker is ready."""
         message = self.connection.recv()
         if message is None:
@@ -135,8 +136,8 @@ class _Worker:
         number, self.number = self.number, None
         return Finished(number, outcome, seconds)
 
-    def epitaph(self) -> Finished | None:
-        """Say how the dead worker's candidate ended. Raises RunError if it never came to life: then no other would."""
+    def epitaph(self) -> Finished[Outcome] | None:
+        """Say how the dead worker's task ended. Raises RunError if it never came to life: then no other would."""
         self._process.join()
         if not self._ready:
             raise RunError(
@@ -161,26 +162,24 @@ class _Worker:
         return f"was ended by {signal.Signals(-status).name}{hint}"
 
 
-def _serve(connection: Connection, evaluate: Evaluate, files: Path, device: str) -> None:
-    """Evaluate what arrives until the pipe closes: the life of a worker."""
+def _serve(connection: Connection, files: Path, device: str) -> None:
+    """Do what arrives until the pipe closes: the life of a worker."""
     threading.Thread(target=_die_with_parent, daemon=True).start()
     data = _mapped(files)
     connection.send(None)
     while True:
         try:
-            candidate, deadline = connection.recv()
+            task, deadline = connection.recv()
         except EOFError:
             return
         start = time.monotonic()
-        outcome = _attempt(evaluate, candidate, data, device, deadline)
+        outcome = _attempt(task, data, device, deadline)
         connection.send((outcome, time.monotonic() - start))
 
 
-def _attempt(
-    evaluate: Evaluate, candidate: Candidate, data: TrainingData, device: str, deadline: float | None
-) -> Evaluation | Failure:
+def _attempt(task: Task[Outcome], data: TrainingData, device: str, deadline: float | None) -> Outcome | Failure:
     try:
-        return evaluate(candidate, data, device, deadline)
+        return task(data, device, deadline)
     except (SparseMcuError, MemoryError) as error:
         return Failure(f"{type(error).__name__}: {error}", traceback=None)
     except Exception as error:  # nothing is swallowed: the whole of it travels to the search
@@ -188,7 +187,7 @@ def _attempt(
 
 
 def _die_with_parent() -> None:
-    """End this process, in the middle of an evaluation if need be, when the search's process is gone."""
+    """End this process, in the middle of a task if need be, when the search's process is gone."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
