@@ -73,7 +73,8 @@ def run(name: str, description: str, pruning: Pruning, learning_rate: float) -> 
             flush=True,
         )
 
-    train(network, images[:-HELD_OUT], labels[:-HELD_OUT], seed=options.seed, validation=held_out, report=report)
+    images, labels = images[:-HELD_OUT], labels[:-HELD_OUT]
+    train(network, images, labels, seed=options.seed, validation=held_out, report=report, epoch_images=len(images))
     test = Images.on(torch.device("cpu"), data.test.images, data.test.labels)
     result = Result(
         test_error=1 - accuracy(network, test),

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import time
 
@@ -36,12 +37,38 @@ def test_batches_hold_every_image_once_and_none_stands_alone():
     assert torch.allclose(torch.cat([x for x, _, _ in batches]).flatten() * 255, torch.arange(65.0))
 
 
-def test_shuffled_images_keep_their_labels():
+def test_taken_images_keep_their_labels():
     images = torch.arange(50, dtype=torch.uint8).reshape(50, 1, 1, 1)
-    shuffled = Images(images, torch.arange(50), torch.arange(50.0).unsqueeze(1)).shuffled()
-    assert torch.equal(shuffled.images.flatten().long(), shuffled.labels)
-    assert shuffled.soft is not None and torch.equal(shuffled.soft.flatten().long(), shuffled.labels)
-    assert not torch.equal(shuffled.labels, torch.arange(50))
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(0))[:20]
+    taken = Images(images, torch.arange(50), torch.arange(50.0).unsqueeze(1)).take(order)
+    assert torch.equal(taken.labels, order)
+    assert torch.equal(taken.images.flatten().long(), taken.labels)
+    assert taken.soft is not None and torch.equal(taken.soft.flatten().long(), taken.labels)
+
+
+def test_an_epoch_takes_some_of_many_images_and_each_comes_once_before_any_comes_again(monkeypatch):
+    images, labels = halves(50)
+    taken = []
+    take = Images.take
+    monkeypatch.setattr(Images, "take", lambda self, order: taken.append(order) or take(self, order))
+    log = train(network("unstructured", epochs=5), images, labels, seed=0, epoch_images=20)
+    assert [len(order) for order in taken] == [20] * 5
+    seen = torch.cat(taken)
+    assert torch.equal(seen[:50].sort().values, torch.arange(50)) and torch.equal(seen[50:100].sort().values, torch.arange(50))
+    assert all(0 <= epoch.train_accuracy <= 1 for epoch in log.epochs)
+
+
+def test_the_kl_term_is_shared_by_the_images_of_an_epoch():
+    """Of the same images, four times as many an epoch let a quarter of the prior count, and fewer weights leave."""
+    images, labels = halves(400)
+    left = []
+    for epoch_images, epochs in ((100, 40), (400, 10)):
+        settings = Training(learning_rate=0.02, batch_size=20, epochs=epochs, pruning=Pruning("unstructured", 3.0))
+        net = network("unstructured")
+        net = Network(dataclasses.replace(net.architecture, training=settings), 0)
+        train(net, images, labels, seed=0, epoch_images=epoch_images)
+        left.append(net.nonzero_weights())
+    assert left[0] < left[1]
 
 
 def test_a_pruned_network_trains_on_without_losing_or_regaining_a_weight():

@@ -3,7 +3,6 @@ from search_fakes import IMAGES, LIMITS
 
 from sparse_mcu.search.stages import (
     EXPLORE,
-    FEWEST_EPOCHS,
     MORPH,
     PATIENCE,
     POLISH,
@@ -19,7 +18,6 @@ from sparse_mcu.search.stages import (
     trained_for,
     with_stages,
 )
-from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.suggest import contains, suggest
 
@@ -93,8 +91,7 @@ def test_epochs_make_up_the_steps_to_half_an_epoch() -> None:
         assert abs(steps - stage.steps) <= 0.5 * IMAGES / ARCHITECTURE.training.batch_size
 
 
-def test_a_large_data_set_is_still_seen_more_than_once() -> None:
-    def epochs(architecture: Architecture) -> int:
-        return architecture.training.epochs
-
-    assert epochs(trained_for(ARCHITECTURE, MORPH.steps, images=10**7)) == FEWEST_EPOCHS
+def test_steps_are_the_same_on_a_data_set_of_any_size() -> None:
+    for stage in STAGES:
+        steps = [steps_of(trained_for(ARCHITECTURE, stage.steps, images), images) for images in (1000, 10**4, 10**7)]
+        assert all(0.8 * stage.steps <= step <= 1.2 * stage.steps for step in steps)

@@ -12,7 +12,7 @@ import torch
 
 from sparse_mcu.nn.folded import Float32Array
 from sparse_mcu.nn.network import Network
-from sparse_mcu.nn.train import EVALUATION_BATCH, train
+from sparse_mcu.nn.train import EPOCH_IMAGES, EVALUATION_BATCH, train
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 
 WIDTH = 32
@@ -35,12 +35,11 @@ def teacher(
 ) -> Network:
     """Train a network that has no board to fit, four convolutions of 32 and 64 channels, for about ``steps``.
 
-    Where the steps do not reach for all images twice, it sees as many as they do. After ``deadline`` (monotonic) no epoch begins.
+    After ``deadline`` (monotonic) no epoch begins.
     """
-    seen = np.random.default_rng(SEED).permutation(len(images))[: max(2, steps * BATCH // 2)]
-    epochs = max(2, round(steps * BATCH / len(seen)))
+    epochs = max(2, round(steps * BATCH / min(len(images), EPOCH_IMAGES)))
     network = Network(_architecture(images.shape[1:], classes, epochs), SEED)
-    train(network, images[seen], labels[seen], seed=SEED, device=device, deadline=deadline)
+    train(network, images, labels, seed=SEED, device=device, deadline=deadline)
     return network
 
 

@@ -1,10 +1,10 @@
 """Training with pruning inside: cross entropy + KL / N with a warm-up, then the pruned network alone.
 
-N: training images. The objective per image is cross entropy + strength * ramp * KL / N, where the ramp goes from 0 to 1 over the
-warm-up. In the last epochs what the posterior removed is 0 and stays so, and nothing is drawn any more: the weights that are
-left, and the batch norm statistics, settle to the network that runs on the device. A network that is pruned already can train
-like that from its first epoch on; where a teacher's logits are given, it learns those too (Hinton et al., "Distilling the
-knowledge in a neural network", 2015).
+N: images of an epoch, all of a small data set and EPOCH_IMAGES of a large one. The objective per image is cross entropy +
+strength * ramp * KL / N, where the ramp goes from 0 to 1 over the warm-up. In the last epochs what the posterior removed is 0
+and stays so, and nothing is drawn any more: the weights that are left, and the batch norm statistics, settle to the network
+that runs on the device. A network that is pruned already can train like that from its first epoch on; where a teacher's logits
+are given, it learns those too (Hinton et al., "Distilling the knowledge in a neural network", 2015).
 """
 
 import math
@@ -37,6 +37,9 @@ SCALE_RATE = 3.0  # times the learning rate: a scale has to come from 1 to nearl
 # PyTorch's 0.999 remembers the large gradients of the first steps for longer than a whole training run on a small data set takes.
 ADAM_BETAS = (0.9, 0.95)
 EVALUATION_BATCH = 1024
+# Of a large data set: small networks need less than a pass over all of it, and what is due after an epoch is due in time. With
+# all of it for N, the evidence for a weight would grow with images that a short training never sees, and hardly any would leave.
+EPOCH_IMAGES = 2048
 # Of a teacher's soft labels (Hinton et al., 2015, section 2): the share of the loss that is theirs, and what divides the logits.
 TEACHER_SHARE, TEMPERATURE = 0.8, 3.0
 
@@ -75,9 +78,11 @@ def train(
     hopeless: Callable[[int], bool] | None = None,
     pruned: bool = False,
     teacher: Float32Array | None = None,  # (N, classes): logits of another network for the images
+    epoch_images: int = EPOCH_IMAGES,
 ) -> TrainingLog:
     """Train and prune ``network`` in place, as its ``architecture.training`` says; it is left in eval mode on ``device``.
 
+    An epoch takes ``epoch_images`` of the images, or all where these are fewer; each comes once before any comes again.
     ``pruned``: the posterior has decided what leaves; the rest trains on alone.
 
     The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
@@ -93,7 +98,7 @@ def train(
     held_out = None if validation is None else Images.on(device, validation.images, validation.labels)
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
-        return _Trainer(network, data, held_out, pruned).run(deadline, report, hopeless)
+        return _Trainer(network, data, held_out, pruned, min(len(images), epoch_images)).run(deadline, report, hopeless)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,9 +124,8 @@ class Images:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def shuffled(self) -> "Images":
-        """Return the images in an order drawn from the global generator."""
-        order = torch.randperm(len(self), device=self.labels.device)
+    def take(self, order: Tensor) -> "Images":
+        """Return the images at the places that ``order`` names."""
         return Images(self.images[order], self.labels[order], None if self.soft is None else self.soft[order])
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
@@ -150,11 +154,13 @@ def accuracy(network: Network, data: Images) -> float:
 class _Trainer:
     """One training run: first the posterior is trained on drawn networks, then what it left."""
 
-    def __init__(self, network: Network, data: Images, validation: Images | None, pruned: bool) -> None:
+    def __init__(self, network: Network, data: Images, validation: Images | None, pruned: bool, epoch_images: int) -> None:
         self.network, self.data, self.validation = network, data, validation
+        self.epoch_images = epoch_images
+        self.order = torch.empty(0, dtype=torch.int64, device=data.labels.device)  # of what has yet to come
         training = network.architecture.training
         self.training = replace(training, pruning=Pruning("none")) if pruned else training
-        self.batches = math.ceil(len(data) / self.training.batch_size)  # per epoch
+        self.batches = math.ceil(epoch_images / self.training.batch_size)  # per epoch
         self.drawn_epochs = drawn_epochs(self.training)
         self.step = 0
         self.optimisers = self._optimisers()
@@ -185,7 +191,7 @@ class _Trainer:
         start = time.perf_counter()
         self.network.train()
         self.network.noise.refresh()
-        outcomes = [self._step(*batch) for batch in self.data.shuffled().batches(self.training.batch_size)]
+        outcomes = [self._step(*batch) for batch in self._images().batches(self.training.batch_size)]
         loss, right = torch.stack([torch.stack(outcome) for outcome in outcomes]).sum(0).tolist()
         if not math.isfinite(loss):
             epoch = self.step // self.batches
@@ -197,7 +203,15 @@ class _Trainer:
         validation_accuracy = None if self.validation is None else accuracy(self.network, self.validation)
         nonzero = self.network.nonzero_weights()
         seconds = time.perf_counter() - start
-        return Epoch(loss / len(self.data), kl, right / len(self.data), validation_accuracy, nonzero, seconds)
+        return Epoch(loss / self.epoch_images, kl, right / self.epoch_images, validation_accuracy, nonzero, seconds)
+
+    def _images(self) -> Images:
+        """Return the images of the next epoch, in an order drawn from the global generator."""
+        if len(self.order) < self.epoch_images:
+            self.order = torch.cat([self.order, torch.randperm(len(self.data), device=self.order.device)])
+        images = self.data.take(self.order[: self.epoch_images])
+        self.order = self.order[self.epoch_images :]
+        return images
 
     def _step(self, x: Tensor, y: Tensor, soft: Tensor | None) -> tuple[Tensor, Tensor]:
         """Make one step; return the summed cross entropy and the number of images got right, still on the device."""
@@ -206,7 +220,7 @@ class _Trainer:
             x = augment(x, self.training.augmentation)
         logits = self.network(x)
         loss = F.cross_entropy(logits, y)
-        kl_weight = self.training.pruning.strength * kl_share(self.training, epoch) / len(self.data)
+        kl_weight = self.training.pruning.strength * kl_share(self.training, epoch) / self.epoch_images
         objective = loss if soft is None else (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * _soft_loss(logits, soft)
         if kl_weight > 0:
             objective = objective + kl_weight * self.network.kl()

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from sparse_mcu.nn.train import EPOCH_IMAGES
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.limits import SpaceLimits
 
-FEWEST_EPOCHS = 2  # however large the data set: pruning, then what it left
+FEWEST_EPOCHS = 2  # however large the batches: pruning, then what it left
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def polished(architecture: Architecture, rounds: int, images: int, augmentation:
 
 def steps_of(architecture: Architecture, images: int) -> float:
     """Return for how many steps ``architecture`` trains on ``images``."""
-    return architecture.training.epochs * images / architecture.training.batch_size
+    return architecture.training.epochs * min(images, EPOCH_IMAGES) / architecture.training.batch_size
 
 
 def with_stages(limits: SpaceLimits, images: int) -> SpaceLimits:
@@ -101,4 +102,4 @@ def with_stages(limits: SpaceLimits, images: int) -> SpaceLimits:
 
 
 def _epochs(steps: float, batch_size: int, images: int) -> int:
-    return max(FEWEST_EPOCHS, round(steps * batch_size / images))
+    return max(FEWEST_EPOCHS, round(steps * batch_size / min(images, EPOCH_IMAGES)))
