@@ -25,6 +25,8 @@ from sparse_mcu.search.rungs import SHARES
 from sparse_mcu.search.threads import threads
 from sparse_mcu.search.workers import TrainingData
 
+RUNG_IMAGES = 1024  # of the validation split, which is shuffled: enough to tell who is far behind
+
 
 def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: float | None) -> Evaluation:
     """Train ``candidate`` on ``device``, until ``deadline`` (time.monotonic) at the latest, and measure what it became.
@@ -39,10 +41,11 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     def integer_graph() -> IntegerGraph:
         return quantise(network.fold(), images)
 
-    def objectives(graph: IntegerGraph) -> dict[str, float]:
-        return {"error": error(graph, data.validation), **dataclasses.asdict(cost(graph, candidate.board, candidate.ram_bytes))}
+    def objectives(graph: IntegerGraph, split: Split) -> dict[str, float]:
+        return {"error": error(graph, split), **dataclasses.asdict(cost(graph, candidate.board, candidate.ram_bytes))}
 
-    watch = _Watch(candidate, lambda: objectives(integer_graph()))
+    few = Split(data.validation.images[:RUNG_IMAGES], data.validation.labels[:RUNG_IMAGES])
+    watch = _Watch(candidate, lambda: objectives(integer_graph(), few))
     with threads(1):
         soft = _soft_labels(network, candidate.teacher, data, device)
         log = train(
@@ -58,7 +61,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
         )
         graph = integer_graph()
     notes = {"training": dataclasses.asdict(log)}
-    return Evaluation(objectives(graph), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
+    return Evaluation(objectives(graph, data.validation), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
 
 
 def _soft_labels(network: Network, teacher: Teacher | None, data: TrainingData, device: str) -> Float32Array | None:
