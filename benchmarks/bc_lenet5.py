@@ -15,6 +15,6 @@ LARGEST = (12, 20, 120, 20)
 
 if __name__ == "__main__":
     pruning = Pruning("both", strength=1.4, warmup=0.2)
-    result = run("bc_lenet5", "Bayesian compression on LeNet-5-Caffe.", pruning, learning_rate=3e-3)
+    result = run("bc_lenet5", "Bayesian compression on LeNet-5-Caffe.", pruning, learning_rate=3e-3, epochs=40)
     too_large = any(size > largest for size, largest in zip(result.sizes, LARGEST, strict=True))
     sys.exit(too_large or result.test_error > 0.012)

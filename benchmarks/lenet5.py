@@ -51,9 +51,9 @@ def architecture(pruning: Pruning, learning_rate: float, epochs: int) -> Archite
     return Architecture((1, 28, 28), 10, blocks, head=Head("flatten", 500), training=training)
 
 
-def run(name: str, description: str, pruning: Pruning, learning_rate: float) -> Result:
-    """Train as the command line says, draw the curves, print the result as JSON and return it."""
-    options = _options(description)
+def run(name: str, description: str, pruning: Pruning, learning_rate: float, epochs: int) -> Result:
+    """Train as the command line says, for ``epochs`` unless it does, draw the curves, print the result as JSON and return it."""
+    options = _options(description, epochs)
     torch.set_num_threads(options.threads)
     data = load(options.data_dir / "mnist.npz")
     images = np.concatenate([data.train.images, data.validation.images])
@@ -61,14 +61,14 @@ def run(name: str, description: str, pruning: Pruning, learning_rate: float) -> 
     held_out = Split(images[-HELD_OUT:], labels[-HELD_OUT:])
     network = Network(architecture(pruning, learning_rate, options.epochs), options.seed)
     dense = sum(layer.weights for layer in network.layers)
-    epochs: list[Epoch] = []
+    done: list[Epoch] = []
     start = time.monotonic()
 
     def report(epoch: Epoch) -> None:
-        epochs.append(epoch)
-        left = (time.monotonic() - start) / len(epochs) * (options.epochs - len(epochs))
+        done.append(epoch)
+        left = (time.monotonic() - start) / len(done) * (options.epochs - len(done))
         print(
-            f"epoch {len(epochs)}/{options.epochs}: validation {epoch.validation_accuracy:.2%}, "
+            f"epoch {len(done)}/{options.epochs}: validation {epoch.validation_accuracy:.2%}, "
             f"{epoch.nonzero_weights:,} weights, sizes {sizes(network.fold())}, {left / 60:.0f} min left",
             flush=True,
         )
@@ -87,7 +87,7 @@ def run(name: str, description: str, pruning: Pruning, learning_rate: float) -> 
         seed=options.seed,
         date=date.today().isoformat(),
     )
-    draw(name, dense, epochs)
+    draw(name, dense, done)
     print(json.dumps(asdict(result)))
     return result
 
@@ -116,10 +116,10 @@ def draw(name: str, dense: int, epochs: list[Epoch]) -> None:
     figure.savefig(FIGURES / f"{name}.png", dpi=120)
 
 
-def _options(description: str) -> argparse.Namespace:
+def _options(description: str, epochs: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder that holds mnist.npz")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=epochs)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()

@@ -79,7 +79,7 @@ def _parents(training: Split, validation: Split, seed: int) -> Iterator[tuple[Ne
     while True:
         drawn = sample(limits, np.random.default_rng(seed))
         network = Network(_trained_for(drawn, PARENT_EPOCHS), seed)
-        train(network, training.images, training.labels, seed=seed)
+        train(network, training.images, training.labels, seed=seed, epoch_images=len(training))
         if _accuracy(network, validation) >= LEARNT:
             yield network, seed
         seed += 1
@@ -114,7 +114,7 @@ def _epochs_needed(
         if parent is not None:
             inherit(network, parent.architecture, parent.weights())
         if epochs > 0:
-            train(network, training.images, training.labels, seed=seed)
+            train(network, training.images, training.labels, seed=seed, epoch_images=len(training))
         if _accuracy(network, validation) >= target:
             return epochs
     return NEVER

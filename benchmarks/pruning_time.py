@@ -71,7 +71,7 @@ def _epochs(data: Dataset, architecture: Architecture, method: Method) -> list[f
     training = replace(architecture.training, epochs=EPOCHS, batch_size=64, pruning=Pruning(method))
     epochs: list[Epoch] = []
     network = Network(replace(architecture, training=training), seed=0)
-    train(network, data.train.images[:IMAGES], data.train.labels[:IMAGES], seed=0, report=epochs.append)
+    train(network, data.train.images[:IMAGES], data.train.labels[:IMAGES], seed=0, report=epochs.append, epoch_images=IMAGES)
     return [epoch.seconds for epoch in epochs[1:-1]]
 
 
