@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import numpy as np
@@ -30,7 +31,16 @@ def test_the_widest_pair_of_maps_counts() -> None:
 
 
 def test_pools_and_pointwise_convolutions_run_in_place() -> None:
-    assert peak(Block((conv(1), conv(4, kernel=1)), pool=Pool("max", (2, 2)))) == Peak("block0.conv1", 256)
+    assert peak(Block((conv(1), conv(4, kernel=1)), pool=Pool("average", (2, 2)))) == Peak("block0.conv1", 256)
+
+
+def test_the_map_before_a_max_pool_never_exists() -> None:
+    assert peak(Block((conv(4),), pool=Pool("max", (2, 2)))) == Peak("block0.conv0", 64 + 64)
+
+
+def test_a_map_that_others_read_too_exists_before_its_pool() -> None:
+    shortcut = Block((conv(4), conv(4), conv(4)), residual=True, pool=Pool("max", (2, 2)))
+    assert peak(shortcut) == Peak("block0.conv2", 3 * 256)
 
 
 def test_the_input_alone_can_bind() -> None:
@@ -46,8 +56,19 @@ def test_a_branchs_logits_are_held_but_not_its_map() -> None:
     assert peak(*blocks) == Peak("block1.conv0", 128 + 256 + 10)
 
 
+def with_pools(network: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """Fuse the first convolution that a max pool alone reads with it, and so on until there is none."""
+    for conv in network:
+        readers = [layer for layer in network for name in layer.inputs if name == conv.name]
+        if conv.op in ("conv", "depthwise") and len(readers) == 1 and readers[0].op == "max_pool":
+            fused = dataclasses.replace(conv, name=readers[0].name, out_shape=readers[0].out_shape)
+            return with_pools(tuple(fused if layer is readers[0] else layer for layer in network if layer is not conv))
+    return network
+
+
 def brute_force(network: tuple[Layer, ...]) -> int:
     """The most bytes held at once, each tensor's life looked up anew at every step."""
+    network = with_pools(network)
     sizes = {INPUT: math.prod(network[0].in_shape)} | {layer.name: math.prod(layer.out_shape) for layer in network}
     order = [INPUT, *(layer.name for layer in network)]
     in_place = ("add", "max_pool", "average_pool")

@@ -8,6 +8,7 @@ from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.limits import SpaceLimits, TrainingLimits
+from sparse_mcu.space.memory import peak_activations
 from sparse_mcu.space.morph import MORPHS, SMALL_MORPHS, morph
 from sparse_mcu.space.suggest import assignment, contains
 
@@ -230,7 +231,7 @@ def test_where_nothing_can_change_a_morph_returns_none(name: str) -> None:
 
 
 def test_morphs_respect_the_limits_of_ram() -> None:
-    tight = dataclasses.replace(LIMITS, max_activation_bytes=784 + 4 * 14 * 14)
+    tight = dataclasses.replace(LIMITS, max_activation_bytes=peak_activations(layers(PARENT)).bytes)
     assert contains(tight, PARENT)
     assert {convs(child)[0].channels for child in children("widen", limits=tight)} == {4}
 
