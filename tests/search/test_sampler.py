@@ -181,7 +181,7 @@ def test_refusals_are_counted() -> None:
         return Shortfall("bytes of RAM", 2000, RAM_BYTES, "block0.conv0") if refuse else None
 
     trials = Session(seed=0, trials=30, shortfall=every_other).run()
-    assert sum(trial.refused for trial in trials) == refused > 4
+    assert sum(trial.refused for trial in trials) == refused > 0
 
 
 def test_failed_and_running_trials_do_no_harm() -> None:
