@@ -12,7 +12,17 @@ from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.records import TrialRecord, record
 from sparse_mcu.search.sampler import QUASI_TRIALS, SparseSampler
-from sparse_mcu.search.stages import POLISH, POLISHING_BATCH, ROUND_FACTOR, ROUNDS, STAGES, polished, trained_for
+from sparse_mcu.search.stages import (
+    POLISH,
+    POLISHING_BATCH,
+    REFINE,
+    STAGES,
+    images_seen,
+    polished,
+    polishing_steps,
+    steps_of,
+    trained_for,
+)
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.suggest import contains, suggest
@@ -24,6 +34,9 @@ TRIALS = 24
 
 def fits(architecture: Architecture) -> Shortfall | None:
     return None
+
+
+SECONDS = 100.0  # that every trial took
 
 
 class Session:
@@ -44,6 +57,7 @@ class Session:
     def tell(self, trial: optuna.Trial, architecture: Architecture) -> None:
         measured = objectives(architecture)
         trial.set_user_attr(records.OBJECTIVES, measured)
+        trial.set_user_attr(records.SECONDS, SECONDS)
         self.study.tell(trial, [measured[name] for name in MINIMISED])
 
     def run(self) -> list[TrialRecord]:
@@ -63,8 +77,9 @@ def test_every_proposal_lies_within_the_limits(trials: list[TrialRecord]) -> Non
         assert contains(LIMITS, trial.architecture)
 
 
-def test_no_architecture_is_proposed_twice(trials: list[TrialRecord]) -> None:
-    assert len({trial.architecture for trial in trials}) == len(trials)  # polished ones have settings of their own
+def test_no_network_is_trained_twice_but_to_polish_it(trials: list[TrialRecord]) -> None:
+    found = [trial for trial in trials if trial.stage != "polish"]
+    assert len({trial.architecture for trial in found}) == len(found)
 
 
 def test_stages_follow_the_budget_and_set_the_epochs(trials: list[TrialRecord]) -> None:
@@ -81,8 +96,9 @@ def test_networks_are_polished_as_they_are_and_each_once(trials: list[TrialRecor
     parents = [trials[trial.parent or 0] for trial in polishing]
     assert len(polishing) >= 3 and len({parent.number for parent in parents}) == len(parents)
     for trial, parent in zip(polishing, parents, strict=True):
-        assert parent.stage != "polish" and parent.architecture is not None
-        assert trial.architecture == polished(parent.architecture, 0, IMAGES, trial.architecture.training.augmentation)
+        assert parent.architecture is not None and trial.architecture is not None
+        augmentation = trial.architecture.training.augmentation
+        assert trial.architecture == polished(parent.architecture, POLISH.steps, IMAGES, augmentation)
 
 
 def test_what_is_polished_errs_hardly_more_than_the_best(trials: list[TrialRecord]) -> None:
@@ -92,20 +108,44 @@ def test_what_is_polished_errs_hardly_more_than_the_best(trials: list[TrialRecor
             assert trials[trial.parent or 0].accuracy >= best - 0.25 * (1.0 - best) - 0.02
 
 
-def test_a_polished_front_is_polished_for_longer_and_where_that_is_done_too_the_search_refines() -> None:
+def rounds_of(trials: list[TrialRecord]) -> dict[int, int]:
+    """How often the weights of each trial have been polished, by its number."""
+    rounds: dict[int, int] = {}
+    for trial in trials:
+        rounds[trial.number] = rounds[trial.parent or 0] + 1 if trial.stage == "polish" else 0
+    return rounds
+
+
+def test_what_was_polished_and_is_on_the_front_is_polished_again_in_later_rounds() -> None:
+    trials = Session(seed=0, trials=60).run()
+    rounds = rounds_of(trials)
+    for index in range(3):
+        begin = REFINE.until + index / 3 * (1.0 - REFINE.until)
+        now = [rounds[trial.number] for trial in trials if 0 <= trial.number / 60 - begin < (1.0 - REFINE.until) / 3]
+        assert max(now) == index + 1
+
+
+def test_where_all_has_been_polished_the_search_refines() -> None:
     session = Session(seed=0, trials=10)
     session.run()
     session.begun, session.trials = 380, 460  # as one that is resumed with much time left at its end
-    found = session.run()[10:]
-    lengths = {
-        trial.architecture.training.epochs for trial in found if trial.stage == "polish" and trial.architecture is not None
-    }
-    assert lengths == {epochs(POLISH.steps * ROUND_FACTOR**index) for index in range(ROUNDS)}
-    assert "refine" in {trial.stage for trial in found}
+    found = session.run()
+    assert max(rounds_of(found).values()) == 3
+    assert "refine" in {trial.stage for trial in found[10:]}
 
 
-def epochs(steps: int) -> int:
-    return round(steps * POLISHING_BATCH / IMAGES)
+def test_a_search_for_a_time_polishes_for_as_long_as_there_is() -> None:
+    session = Session(seed=0, trials=40)
+    while session.begun < 30:
+        session.tell(*session.ask())
+    session.sampler = SparseSampler(LIMITS, GOAL, IMAGES, 0, lambda: 0.95, fits, seconds=36_000.0)
+    session.study.sampler = session.sampler
+    _, architecture = session.ask()
+    parent = record(session.study.trials[30]).parent
+    before = record(session.study.trials[parent])
+    assert before.architecture is not None and before.seconds == SECONDS
+    step_seconds = POLISHING_BATCH * SECONDS / images_seen(before.architecture, IMAGES)
+    assert steps_of(architecture, IMAGES) == pytest.approx(polishing_steps(0.95, 36_000.0, step_seconds), rel=0.05)
 
 
 def test_what_was_being_polished_when_the_search_ended_is_not_lost_for_it() -> None:

@@ -3,16 +3,17 @@ from search_fakes import IMAGES, LIMITS
 
 from sparse_mcu.search.stages import (
     EXPLORE,
+    LONGEST_POLISHING,
     MORPH,
     PATIENCE,
     POLISH,
     REFINE,
-    ROUND_FACTOR,
-    ROUNDS,
     STAGES,
     Stage,
     is_stagnant,
     polished,
+    polishing_round,
+    polishing_steps,
     stage_at,
     steps_of,
     trained_for,
@@ -64,14 +65,28 @@ def test_children_train_least_and_the_refined_most() -> None:
 
 
 @pytest.mark.parametrize("images", [IMAGES, 60_000])
-def test_polishing_takes_longer_in_every_round_and_stays_within_the_limits(images: int) -> None:
-    limits = with_stages(LIMITS, images)
-    rounds = [polished(ARCHITECTURE, index, images, 0.0) for index in range(ROUNDS)]
-    for index, architecture in enumerate(rounds):
-        assert contains(limits, architecture)
-        assert layers(architecture) == layers(ARCHITECTURE)
-        assert architecture.training.pruning == ARCHITECTURE.training.pruning  # the posterior is read as it was written
-        assert steps_of(architecture, images) == pytest.approx(POLISH.steps * ROUND_FACTOR**index, rel=0.2)
+@pytest.mark.parametrize("steps", [POLISH.steps, LONGEST_POLISHING])
+def test_a_polished_network_is_the_same_but_for_its_training(images: int, steps: int) -> None:
+    architecture = polished(ARCHITECTURE, steps, images, 0.0)
+    assert contains(with_stages(LIMITS, images), architecture)
+    assert layers(architecture) == layers(ARCHITECTURE)
+    assert architecture.training.pruning == ARCHITECTURE.training.pruning  # the posterior is read as it was written
+    assert steps_of(architecture, images) == pytest.approx(steps, rel=0.05)
+
+
+def test_polishing_has_three_rounds_of_a_third_of_its_time() -> None:
+    third = (1.0 - REFINE.until) / 3
+    shares = [REFINE.earliest, REFINE.until, REFINE.until + 1.1 * third, REFINE.until + 2.1 * third, 0.999, 1.2]
+    assert [polishing_round(used) for used in shares] == [0, 0, 1, 2, 2, 2]
+
+
+def test_polishing_takes_longer_in_every_round_and_never_longer_than_there_is_time() -> None:
+    third, hour = (1.0 - REFINE.until) / 3, 3600.0
+    rounds = [polishing_steps(REFINE.until + index * third + 0.001, hour, step_seconds=0.005) * 0.005 for index in range(3)]
+    assert rounds == pytest.approx([60.0, 120.0, 240.0])  # of 24 minutes
+    assert polishing_steps(0.99, hour, step_seconds=0.005) * 0.005 == pytest.approx(0.9 * 36.0)
+    assert polishing_steps(REFINE.until, 100.0, step_seconds=0.005) == POLISH.steps  # there are fewer of them then
+    assert polishing_steps(0.9, 1e6, step_seconds=0.005) == LONGEST_POLISHING
 
 
 @pytest.mark.parametrize("images", [IMAGES, 60_000])

@@ -42,8 +42,9 @@ Teach = Callable[[Lesson, TrainingData, str, float | None], Teacher]
 Pool = Workers[Evaluation | Teacher]
 
 TICK_SECONDS = 0.5  # between two reports while nothing happens
-# After its time a search waits this long for candidates that are being measured; their training ends with the time.
-GRACE_SECONDS = 4.0
+# After its time a search waits so long, or for this share of it, for candidates that are being measured; their training ends
+# with the time.
+GRACE_SECONDS, GRACE_SHARE = 4.0, 0.01
 # For a larger network whose soft labels the candidates learn: of the time of a search, or for each of its trials.
 TEACHER_TIME_SHARE = 0.1
 TEACHER_STEPS_PER_TRIAL = 50
@@ -108,7 +109,7 @@ class _Session:
         options = self._options
         if options.sampler != OURS:
             return other_sampler(options.sampler, options.seed, begun)
-        return SparseSampler(self._limits, options.goal, images, options.seed, self._used, self._shortfall)
+        return SparseSampler(self._limits, options.goal, images, options.seed, self._used, self._shortfall, options.seconds)
 
     def _fixed_limits(self, dataset: Dataset) -> SpaceLimits:
         """Return the limits that the run began with, or choose them now."""
@@ -212,10 +213,10 @@ class _Session:
     def _may_start(self) -> bool:
         if self._options.trials is not None:
             return self._begun() < self._options.trials
-        # A candidate that the deadline would cut short is not worth starting.
+        # A candidate that the deadline would cut short is not worth starting; polishing is as long as there is time for.
         known = self._durations.get(self._stage) or list(itertools.chain(*self._durations.values()))
-        typical = statistics.median(known) if known else 0.0
-        return self._seconds_left() > typical
+        needed = min if self._stage == POLISH.name else statistics.median
+        return self._seconds_left() > (needed(known) if known else 0.0)
 
     def _tell(self, finished: Finished[Evaluation | Teacher]) -> None:
         assert not isinstance(finished.outcome, Teacher)
@@ -274,7 +275,8 @@ class _Session:
         return self._deadline - time.monotonic()
 
     def _overdue(self) -> bool:
-        return self._deadline is not None and self._seconds_left() < -GRACE_SECONDS
+        seconds = self._options.seconds
+        return seconds is not None and self._seconds_left() < -max(GRACE_SECONDS, GRACE_SHARE * seconds)
 
 
 def _device(name: str) -> str:

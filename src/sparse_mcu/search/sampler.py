@@ -29,7 +29,21 @@ from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.pareto import Float64Array, non_dominated
 from sparse_mcu.search.records import TrialRecord
 from sparse_mcu.search.scalarise import draw_weights, preference
-from sparse_mcu.search.stages import EXPLORE, POLISH, REFINE, ROUNDS, Stage, polished, stage_at, steps_of, trained_for
+from sparse_mcu.search.stages import (
+    EXPLORE,
+    POLISH,
+    POLISHING_BATCH,
+    REFINE,
+    ROUND_LENGTHS,
+    Stage,
+    images_seen,
+    polished,
+    polishing_round,
+    polishing_steps,
+    stage_at,
+    steps_of,
+    trained_for,
+)
 from sparse_mcu.search.volume import Volume
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
@@ -61,7 +75,7 @@ class SparseSampler(BaseSampler):
     """Proposes the trials of a study over ``goal.minimised`` whose parameters walk Ω (``omega.choose_by``).
 
     ``images``: number of them in the training split. ``used`` tells the share of the search's budget that is used up,
-    ``shortfall`` why an architecture cannot fit, or None.
+    ``shortfall`` why an architecture cannot fit, or None. ``seconds`` is the budget where it is a time.
     """
 
     def __init__(
@@ -72,6 +86,7 @@ class SparseSampler(BaseSampler):
         seed: int,
         used: Callable[[], float],
         shortfall: Callable[[Architecture], Shortfall | None],
+        seconds: float | None = None,
     ) -> None:
         self._limits = limits
         self._goal = goal
@@ -79,6 +94,7 @@ class SparseSampler(BaseSampler):
         self._seed = seed
         self._used = used
         self._shortfall = shortfall
+        self._seconds = seconds
         self._guide = Guide(goal)
         self._history = History(limits, goal, images)
 
@@ -106,8 +122,8 @@ class SparseSampler(BaseSampler):
         rng = np.random.default_rng((self._seed, number))
         refused = 0
         if used >= QUASI_SHARE and len(self._history.complete) >= QUASI_TRIALS:
-            for proposal in self._ranked(stage, rng):
-                if proposal.architecture in self._history.tried:
+            for proposal in self._ranked(stage, used, rng):
+                if proposal.stage is not POLISH and proposal.architecture in self._history.tried:
                     continue
                 if self._shortfall(proposal.architecture) is None:
                     return dataclasses.replace(proposal, refused=refused)
@@ -137,14 +153,14 @@ class SparseSampler(BaseSampler):
         engine.fast_forward(number)  # type: ignore[no-untyped-call]
         return dict(zip(names, engine.draw(dtype=torch.float64)[0].tolist(), strict=True))
 
-    def _ranked(self, stage: Stage, rng: np.random.Generator) -> Iterator[Proposal]:
+    def _ranked(self, stage: Stage, used: float, rng: np.random.Generator) -> Iterator[Proposal]:
         """Yield a pool of candidates, the most promising first."""
         complete, minimised = self._history.complete, self._goal.minimised
         outcomes = _outcomes(complete, self._goal.columns)
         region = region_of_interest(outcomes, self._goal)
         weights = draw_weights(len(minimised), minimised.index("error"), rng)
         worthy = [trial for trial, outcome in zip(complete, outcomes, strict=True) if (outcome <= region.upper).all()]
-        pool = list(self._to_polish(worthy)) if stage is POLISH else []
+        pool = self._to_polish(worthy, used) if stage is POLISH else []
         if not pool:
             stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
             parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
@@ -165,23 +181,32 @@ class SparseSampler(BaseSampler):
                 _, child = morph(child, self._limits, rng, SMALL_MORPHS if stage is REFINE else MORPHS)
             yield Proposal(stage, trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
 
-    def _to_polish(self, worthy: Sequence[TrialRecord]) -> Iterator[Proposal]:
-        """Yield the networks that nobody has polished; once the whole front has been, its members for longer as well.
+    def _to_polish(self, worthy: Sequence[TrialRecord], used: float) -> list[Proposal]:
+        """Return how to polish the networks whose turn it is: none polished more often than there were rounds before this one.
 
-        Not the front alone: which network errs least when it has learnt all that it can is not which does now.
+        Those of the front that were polished most often come first; of those that never were, not the front alone: which network
+        errs least when it has learnt all that it can is not which does now.
         """
         history = self._history
-        due = [trial for trial in worthy if trial.number not in history.polished and history.rounds[trial.number] < ROUNDS]
         outcomes = _outcomes(worthy, self._goal.minimised)
         front = {trial.number for trial in itertools.compress(worthy, non_dominated(outcomes).tolist())}
-        again = all(history.rounds[trial.number] > 0 for trial in due if trial.number in front)
-        for trial in due:
-            assert trial.architecture is not None
-            rounds = history.rounds[trial.number]
-            if rounds == 0 or (again and trial.number in front):
-                for augmentation in self._limits.training.augmentations:
-                    architecture = polished(trial.architecture, rounds, self._images, augmentation)
-                    yield Proposal(POLISH, architecture, trial.number)
+        now = polishing_round(used)
+        for rounds in (*range(now, -1, -1), *range(now + 1, len(ROUND_LENGTHS))):
+            alike = [trial for trial in worthy if history.rounds[trial.number] == rounds and trial.number not in history.polished]
+            due = [trial for trial in alike if rounds == 0 or trial.number in front]
+            if due:
+                return [proposal for trial in due for proposal in self._polishings(trial, used)]
+        return []
+
+    def _polishings(self, trial: TrialRecord, used: float) -> Iterator[Proposal]:
+        """Yield the ways to polish the network of ``trial``."""
+        assert trial.architecture is not None and trial.seconds is not None
+        steps = float(POLISH.steps)
+        if self._seconds is not None:
+            step_seconds = POLISHING_BATCH * trial.seconds / images_seen(trial.architecture, self._images)
+            steps = polishing_steps(used, self._seconds, step_seconds)
+        for augmentation in self._limits.training.augmentations:
+            yield Proposal(POLISH, polished(trial.architecture, steps, self._images, augmentation), trial.number)
 
 
 def _outcomes(trials: Sequence[TrialRecord], names: Sequence[str]) -> Float64Array:  # (n, c)

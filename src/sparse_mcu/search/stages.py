@@ -30,14 +30,16 @@ class Stage:
     steps: int
 
 
-EXPLORE = Stage("explore", earliest=0.2, until=0.35, steps=600)
-MORPH = Stage("morph", earliest=0.4, until=0.5, steps=400)  # a child begins with its parent's weights and needs fewer
-REFINE = Stage("refine", earliest=0.6, until=0.65, steps=1200)
-# Networks that err little train on as they are, for long; those of the front for longer once all of it has been polished.
+EXPLORE = Stage("explore", earliest=0.2, until=0.3, steps=600)
+MORPH = Stage("morph", earliest=0.35, until=0.45, steps=400)  # a child begins with its parent's weights and needs fewer
+REFINE = Stage("refine", earliest=0.5, until=0.6, steps=1200)
+# Networks that err little train on as they are, for so many steps or more where there is time.
 POLISH = Stage("polish", earliest=1.0, until=1.0, steps=4000)
-ROUND_FACTOR = 4
-ROUNDS = 3
 STAGES = (EXPLORE, MORPH, REFINE, POLISH)
+# Polishing has rounds, a third of its time each: fewer networks train on for longer. How long, as a share of that stage's time.
+ROUND_LENGTHS = (1 / 24, 1 / 12, 1 / 6)
+LONGEST_POLISHING = 64_000  # steps
+TIME_MARGIN = 0.9  # of what is left of the time: steps take now more, now less of it
 POLISHING_RATE, POLISHING_BATCH = 7e-3, 32
 # The hypervolume has stopped growing where the later half of a stage's trials, at least so many, added less than this share.
 PATIENCE = 15
@@ -72,8 +74,24 @@ def trained_for(architecture: Architecture, steps: float, images: int) -> Archit
     return dataclasses.replace(architecture, training=dataclasses.replace(architecture.training, epochs=epochs))
 
 
-def polished(architecture: Architecture, rounds: int, images: int, augmentation: float) -> Architecture:
-    """Return ``architecture`` with the settings it is polished with once it has been ``rounds`` times."""
+def polishing_round(used: float) -> int:
+    """Return the round of polishing, from 0, of a search that has used the share ``used`` of its budget."""
+    progress = (used - REFINE.until) / (1.0 - REFINE.until)
+    return min(max(0, int(len(ROUND_LENGTHS) * progress)), len(ROUND_LENGTHS) - 1)
+
+
+def polishing_steps(used: float, seconds: float, step_seconds: float) -> float:
+    """Return for how many steps to polish a network whose step takes ``step_seconds``.
+
+    The search has used the share ``used`` of its ``seconds``; what is left of these is not exceeded.
+    """
+    length = ROUND_LENGTHS[polishing_round(used)] * (1.0 - REFINE.until) * seconds
+    steps = min(max(length / step_seconds, POLISH.steps), LONGEST_POLISHING)
+    return min(steps, TIME_MARGIN * (1.0 - used) * seconds / step_seconds)
+
+
+def polished(architecture: Architecture, steps: float, images: int, augmentation: float) -> Architecture:
+    """Return ``architecture`` with the settings with which it is polished for about ``steps``."""
     polishing = dataclasses.replace(
         architecture.training,
         optimiser="adam",
@@ -84,20 +102,24 @@ def polished(architecture: Architecture, rounds: int, images: int, augmentation:
         dropout=0.0,
         augmentation=augmentation,
     )
-    return trained_for(dataclasses.replace(architecture, training=polishing), POLISH.steps * ROUND_FACTOR**rounds, images)
+    return trained_for(dataclasses.replace(architecture, training=polishing), steps, images)
+
+
+def images_seen(architecture: Architecture, images: int) -> int:
+    """Return how many images ``architecture`` sees in its training on ``images``, each counted as often as it comes."""
+    return architecture.training.epochs * min(images, EPOCH_IMAGES)
 
 
 def steps_of(architecture: Architecture, images: int) -> float:
     """Return for how many steps ``architecture`` trains on ``images``."""
-    return architecture.training.epochs * min(images, EPOCH_IMAGES) / architecture.training.batch_size
+    return images_seen(architecture, images) / architecture.training.batch_size
 
 
 def with_stages(limits: SpaceLimits, images: int) -> SpaceLimits:
     """Return ``limits`` with the range of epochs that the stages set on a training split of ``images``."""
     training = limits.training
     fewest = _epochs(min(stage.steps for stage in STAGES), training.batch_sizes[0], images)
-    longest = POLISH.steps * ROUND_FACTOR ** (ROUNDS - 1)
-    most = max(_epochs(REFINE.steps, training.batch_sizes[-1], images), _epochs(longest, POLISHING_BATCH, images))
+    most = max(_epochs(REFINE.steps, training.batch_sizes[-1], images), _epochs(LONGEST_POLISHING, POLISHING_BATCH, images))
     return dataclasses.replace(limits, training=dataclasses.replace(training, epochs=(fewest, most)))
 
 
