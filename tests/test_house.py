@@ -59,9 +59,10 @@ def test_the_wheel_writes_c_from_an_empty_directory(installed: Path, tmp_path: P
 import numpy, sparse_mcu
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.generate import generate
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.quant.random_graph import random_graph
 print(sparse_mcu.__file__)
-print(len(generate(random_graph(numpy.random.default_rng(1)), board("arduino-uno")).source))
+print(len(generate(random_graph(numpy.random.default_rng(1)), Target(board("arduino-uno"))).source))
 """
     environment = {**os.environ, "PYTHONPATH": str(installed)}
     ran = subprocess.run(

@@ -1,6 +1,6 @@
 """Measures c/kernels.c on every core that can be simulated here, and rewrites src/sparse_mcu/deploy/kernel_costs.toml.
 
-    python tools/measure_kernels.py [--boards BOARD ...] [--probes 120] [--check 40]
+    python tools/measure_kernels.py [--boards BOARD ...] [--probes 300] [--check 60]
 
 Networks (probes) are compiled and run on a board of each core: most of them are a layer or two, whose shape sets apart what the
 loops of each kernel take; the others are, by turns, random graphs, with every operation and edge, and architectures drawn from Ω
@@ -31,14 +31,16 @@ from scipy.optimize import nnls  # type: ignore[import-untyped]
 from sparse_mcu.deploy import kernel_costs, toolchain
 from sparse_mcu.deploy.boards import Board, board
 from sparse_mcu.deploy.encode import DENSE
+from sparse_mcu.deploy.events import Events, events, unrolled_parts
 from sparse_mcu.deploy.firmware import Firmware, build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import sections
-from sparse_mcu.deploy.predict import Events, events, flash_bytes, predict_program
-from sparse_mcu.deploy.program import Program, lower
+from sparse_mcu.deploy.predict import flash_bytes, predict_program
+from sparse_mcu.deploy.program import MAX_LOOPS, Program, Step, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
+from sparse_mcu.deploy.unroll import can_unroll
 from sparse_mcu.errors import BoardError
 from sparse_mcu.nn.network import Network
 from sparse_mcu.quant.graph import (
@@ -75,8 +77,11 @@ SIZES = (GraphSize(layers=4), GraphSize(layers=2, extent=20, channels=14), Graph
 UNPADDED = GraphSize(layers=3, extent=14)  # small, or hardly a random network is without padding
 SPACE = {"ram_bytes": 2048, "flash_bytes": 16384}  # at most, of networks of Ω
 INPUTS = ((1, 8, 8), (1, 16, 16), (3, 12, 12), (2, 1, 40))
+UNROLLED = {True: 0.6, False: 1.0}  # share of the layers that are straight-line code in every other probe, if any is paired
+NO_MULTIPLIER = ("avr25", "rv32ec")  # cores for which it is not made
+SMALL_FUNCTION = 500  # bytes, from which on relative errors count
 WIDE_BIAS = 1 << 23  # makes sums need four bytes
-CALLS = ("convolve", "max_pool", "average_pool", "add")  # kernels that a step calls
+CALLS = ("convolve", "unrolled", "max_pool", "average_pool", "mean", "scaled_mean", "add")  # kernels that a step calls
 IMAGES = 4
 HEAD = "# What the kernels take on each core. Written by tools/measure_kernels.py: do not edit, run it again.\n"
 
@@ -112,8 +117,8 @@ class Probe:
 def main() -> None:
     """Measure and write the table, then print how far its predictions are off."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probes", type=int, default=120, help="networks to measure for each core")
-    parser.add_argument("--check", type=int, default=40, help="other networks whose predictions are compared with measurements")
+    parser.add_argument("--probes", type=int, default=300, help="networks to measure for each core")
+    parser.add_argument("--check", type=int, default=60, help="other networks whose predictions are compared with measurements")
     parser.add_argument(
         "--boards", nargs="+", choices=BOARDS, default=BOARDS, help="measure the cores of these, keep the others' tables"
     )
@@ -151,7 +156,9 @@ def probes(target: Board, seed: int) -> Iterator[Probe]:
     kinds = variants(target)
     for number in itertools.count():
         draw = (plain_graph, plain_graph, small_graph, plain_graph, plain_graph, graph_of_space)[number % 6]
-        program = random_program(rng, target, kinds[number // 6 % len(kinds)], draw)
+        kind = kinds[number // 6 % len(kinds)]
+        unrolled = UNROLLED[kind.paired or kind.padded] if number % 2 == 1 and target.core not in NO_MULTIPLIER else 0
+        program = random_program(rng, target, kind, draw, unrolled)
         try:
             firmware = build_firmware(render(program, None), target)
             simulation = simulate(firmware, random_images(rng, program.graph, IMAGES))
@@ -163,13 +170,17 @@ def probes(target: Board, seed: int) -> Iterator[Probe]:
 Draw = Callable[[np.random.Generator, Board, bool], IntegerGraph]  # the last says whether a convolution is to be padded
 
 
-def random_program(rng: np.random.Generator, target: Board, kind: Variant, draw: Draw) -> Program:
-    """Draw until a network needs this variant of the kernels."""
+def random_program(rng: np.random.Generator, target: Board, kind: Variant, draw: Draw, unrolled: float) -> Program:
+    """Draw until a network needs this variant of the kernels; a share of its layers is ``unrolled``."""
     while True:
         graph = draw(rng, target, kind.padded)
         if target.is_avr and kind.sum_bytes == 4:
             graph = with_wide_bias(graph)
-        program = lower(graph, target, None, "balanced" if kind.paired else "size")
+        program = lower(graph, target, None, kind.paired)
+        if unrolled:
+            chosen = [step.stage.op for step in program.steps if rng.random() < unrolled]
+            change = {op.name: "unrolled" for op in chosen if can_unroll(op, target, program.sum_bytes, graph.tensors)}
+            program = lower(graph, target, None, kind.paired, encodings=program.encodings | change)
         if kind.holds(program):
             return program
 
@@ -211,7 +222,7 @@ def plain_layers(rng: np.random.Generator, kind: str, shape: tuple[int, int, int
             fields = (full.bias, full.multiplier, full.shift)
             return [DepthwiseConv2d("depthwise", (INPUT,), weights, *fields, padding=around)]
         case "pool":
-            multiplier, shift = ((1, 2), (1 << 14, 15))[rng.integers(2)]
+            multiplier, shift = ((1, (height * width - 1).bit_length()), ((1 << 14) // (height * width) | 1, 14))[rng.integers(2)]
             average = AveragePool2d("pool", (INPUT,), (height, width), multiplier, shift)
             return [average, MaxPool2d("pool", (INPUT,), (height, width))][rng.integers(2) :][:1]
         case "add":
@@ -289,7 +300,7 @@ def symbols(firmware: Firmware) -> dict[str, int]:
 
 def fit(target: Board, found: list[Probe]) -> KernelCosts:
     """Return the costs that explain what was measured; raise ValueError where probes contradict each other."""
-    missing = expected(target) - {section for probe in found for section in probe.sections}
+    missing = expected(target) - {name for probe in found for name in [*probe.sections, *chains([probe])]}
     if missing:
         raise ValueError(f"every section must occur in a probe, but {sorted(missing)} do not; measure more probes")
     code = usual({section: _code_bytes(section, probe) for section in probe.sections} for probe in found)
@@ -297,7 +308,7 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
     helpers = same({name: probe.symbols[name] for name in probe.helpers} for probe in found)
     present = {section: [probe.helpers for probe in found if section in probe.sections] for section in code}
     uses = {section: tuple(sorted(frozenset.intersection(*sets))) for section, sets in present.items()}
-    known = KernelCosts("", 0, code, helpers, uses, dict.fromkeys(CALLS, 0), structs, {}, {}, {}, {})
+    known = KernelCosts("", 0, code, helpers, uses, dict.fromkeys(CALLS, 0), structs, {}, {}, {}, _unrolled(found), {})
     base, call = _calls(found, known)
     stack = _stack(found)
     return KernelCosts(
@@ -311,19 +322,24 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
         stack=stack,
         steps=_steps(found, stack),
         cycles=_cycles(found),
+        unrolled=_unrolled(found),
         streaming={},
     )
 
 
 def expected(target: Board) -> set[str]:
     """Return the sections that a network for ``target`` can need, as the table names them."""
-    foreign = {"standalone", *(f"sums_{dense}" for dense in DENSE if dense not in ("pairs", target.dense))}
-    return {
+    foreign = {"standalone", "stream", *(f"sums_{dense}" for dense in DENSE if dense not in ("pairs", target.dense))}
+    straight = "" if target.core in NO_MULTIPLIER else variant("unrolled", 3 if target.is_avr else 4, padded=False, paired=False)
+    chained = {f"{straight}.{count}" for count in range(MAX_LOOPS + 1)} if straight else set()
+    return chained | {
         variant(section, kind.sum_bytes, kind.padded, kind.paired)
         for section, kind in itertools.product(sections(), variants(target))
         if section not in foreign
         if not (section == "sums_pairs" and kind.paired and target.dense != "pairs")
         if not (section == f"sums_{target.dense}" and not kind.paired and target.dense != "pairs")
+        if section not in ("unrolled", "mean", "scaled_mean") or target.core not in NO_MULTIPLIER
+        if not (section == "unrolled" and target.is_avr and kind.sum_bytes == 4)
     }
 
 
@@ -348,15 +364,23 @@ def usual(tables: Iterable[dict[str, int]]) -> dict[str, int]:
 
 def chains(found: list[Probe]) -> list[str]:
     """Return the innermost kernels that the steps of the probes call, as the table names them."""
-    return sorted({probe.program.variant(step.kernels[-1]) for probe in found for step in probe.program.steps})
+    return sorted({probe.program.chain(step) for probe in found for step in probe.program.steps})
 
 
 def _stack(found: list[Probe]) -> dict[str, int]:
     """The stack by chain, the least that a probe with the chain shows.
 
-    A probe shows its deepest chain, so the least is that of the chain itself, called by the smallest function of a network.
+    A probe shows its deepest chain, so the least is that of the chain itself, called by the smallest function of a network. Only
+    the functions of straight-line code differ a little from layer to layer: of these it is the most that a probe shows whose
+    others have fewer loops. An average as such code takes less than any other chain, but occurs in no probe without others.
     """
-    return {chain: min(probe.stack_bytes for probe in found if chain in chains([probe])) for chain in chains(found)}
+    least = {chain: min(probe.stack_bytes for probe in found if chain in chains([probe])) for chain in chains(found)}
+    least |= {chain: min(least.values()) for chain in ("mean", "scaled_mean") if chain in least}
+    straight = [probe for probe in found if all(step.straight for step in probe.program.steps)]
+    deepest = [(max(chain for chain in chains([probe]) if chain.startswith("unrolled")), probe.stack_bytes) for probe in straight]
+    if missing := {chain for chain in least if chain.startswith("unrolled")} - {chain for chain, _ in deepest}:
+        raise ValueError(f"a probe must show {sorted(missing)} without deeper chains, but none does; measure more probes")
+    return least | {chain: max(stack for name, stack in deepest if name <= chain) for chain, _ in deepest}
 
 
 def _steps(found: list[Probe], stack: dict[str, int]) -> dict[str, int]:
@@ -380,11 +404,34 @@ def _code_bytes(section: str, probe: Probe) -> int:
 def _struct_bytes(probe: Probe) -> dict[str, int]:
     found = {}
     for step in probe.program.steps:
+        if step.straight:
+            continue
         padded = step.struct == "conv" and probe.program.padded
         found[step.struct + (".padded" if padded else "")] = probe.symbols[f"layer_{step.name}"]
         if isinstance(step.stage.op, Add):
             found["operand"] = probe.symbols[f"operands_{step.name}"] // len(step.stage.op.inputs)
     return found
+
+
+def _unrolled(found: list[Probe]) -> dict[str, float]:
+    """Bytes by what straight-line code consists of: the least squares over all functions, large ones by their relative errors."""
+    functions = [(unrolled_parts(step), _function_bytes(probe, step)) for probe in found for step in probe.program.steps]
+    functions = [(parts, size) for parts, size in functions if parts]
+    names = sorted({name for parts, _ in functions for name in parts})
+    if not names:
+        return {}
+    counts = np.array([[parts[name] for name in names] for parts, _ in functions], float)
+    sizes = np.array([size for _, size in functions], float)
+    weights = 1 / (SMALL_FUNCTION + sizes)
+    values = np.linalg.lstsq(counts * weights[:, None], sizes * weights, rcond=None)[0]
+    errors = counts @ values - sizes
+    print(f"  straight-line code: {errors.min():+.0f} to {errors.max():+.0f} bytes, over {len(functions)} functions")
+    return {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
+
+
+def _function_bytes(probe: Probe, step: Step) -> int:
+    names = (f"{prefix}_{step.name}" for prefix in ("average", "unrolled", "convolve"))
+    return sum(probe.symbols.get(name, 0) for name in names)
 
 
 def _calls(found: list[Probe], known: KernelCosts) -> tuple[int, dict[str, int]]:
@@ -423,7 +470,7 @@ def report(target: Board, costs: KernelCosts, found: list[Probe]) -> None:
 def to_toml(core: str, costs: KernelCosts) -> str:
     """Return the table of a core as TOML."""
     lines = ["", f"[{core}]", f'compiler = "{costs.compiler}"', f"base_bytes = {costs.base_bytes}"]
-    for name in ("code", "helpers", "uses", "call", "structs", "stack", "steps", "cycles", "streaming"):
+    for name in ("code", "helpers", "uses", "call", "structs", "stack", "steps", "cycles", "unrolled", "streaming"):
         lines += ["", f"[{core}.{name}]"]
         for key, value in getattr(costs, name).items():
             lines.append(f'"{key}" = {list(value) if isinstance(value, tuple) else value}'.replace("'", '"'))

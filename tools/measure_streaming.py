@@ -17,10 +17,11 @@ from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from sparse_mcu.deploy import kernel_costs
 from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.events import stream_events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.kernel_costs import KernelCosts
-from sparse_mcu.deploy.predict import predict_program, stream_events
+from sparse_mcu.deploy.predict import predict_program
 from sparse_mcu.deploy.program import Program, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate

@@ -13,7 +13,8 @@ from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.host import host_logits
 from sparse_mcu.deploy.predict import predict
-from sparse_mcu.errors import UserError
+from sparse_mcu.deploy.target import Target
+from sparse_mcu.errors import BoardError, UserError
 from sparse_mcu.quant.graph import INPUT, Add, AveragePool2d, Conv2d, DepthwiseConv2d, IntegerGraph, MaxPool2d, TensorType, digest
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.quant.random_graph import random_graph, random_images
@@ -120,7 +121,7 @@ REFERENCES = {"digits": digits, "residual": residual, "signal": signal}
 
 def generated(name: str) -> dict[str, str]:
     """The golden files of a reference network by file name, without the version of sparse-mcu."""
-    source = generate(REFERENCES[name](), UNO, name)
+    source = generate(REFERENCES[name](), Target(UNO), name)
     texts = {f"{name}.h": source.header, f"{name}.c": source.source}
     return {file: text.replace(f"sparse-mcu {version('sparse-mcu')}", "sparse-mcu VERSION") for file, text in texts.items()}
 
@@ -137,25 +138,25 @@ def test_reference_networks_compute_what_the_interpreter_does(name: str) -> None
     images = random_images(np.random.default_rng(0), graph, 10)
     logits = run(graph, images)
     assert len(np.unique(logits)) > 10  # neither constant nor clipped
-    assert np.array_equal(host_logits(generate(graph, UNO, name), images, sanitize=True), logits)
+    assert np.array_equal(host_logits(generate(graph, Target(UNO), name), images, sanitize=True), logits)
 
 
 def test_the_references_together_use_every_kernel() -> None:
-    texts = "".join(generate(REFERENCES[name](), UNO).source for name in REFERENCES)
+    texts = "".join(generate(REFERENCES[name](), Target(UNO)).source for name in REFERENCES)
     for kernel in ("sums_pairs", "sums_gaps", "sums_depthwise", "requantise", "average_pool", "add"):
         assert re.search(rf"^KERNEL [^(]*\b{kernel}\(", texts, re.MULTILINE)
 
 
 def test_only_needed_kernels_are_pasted() -> None:
-    source = generate(digits(), UNO).source
+    source = generate(digits(), Target(UNO)).source
     assert "average_pool" not in source
     assert "KERNEL void add(" not in source
 
 
 def test_the_head_tells_what_was_made_and_what_it_takes() -> None:
     graph = digits()
-    prediction = predict(graph, UNO)
-    head = generate(graph, UNO).source.partition("*/")[0]
+    prediction = predict(graph, Target(UNO))
+    head = generate(graph, Target(UNO)).source.partition("*/")[0]
     assert f"sparse-mcu {version('sparse-mcu')}; do not edit" in head
     assert digest(graph) in head
     assert "ATmega328P" in head
@@ -164,7 +165,7 @@ def test_the_head_tells_what_was_made_and_what_it_takes() -> None:
 
 
 def test_the_header_offers_three_sizes_and_two_functions() -> None:
-    header = generate(digits(), UNO, "digits").header
+    header = generate(digits(), Target(UNO), "digits").header
     macros = dict(re.findall(r"#define (DIGITS_[A-Z_]+) (\d+)", header))
     assert macros.keys() == {"DIGITS_INPUT_SIZE", "DIGITS_CLASSES", "DIGITS_RAM_BYTES"}
     assert (macros["DIGITS_INPUT_SIZE"], macros["DIGITS_CLASSES"]) == ("64", "10")
@@ -173,20 +174,22 @@ def test_the_header_offers_three_sizes_and_two_functions() -> None:
 
 def test_a_board_that_was_not_measured_gets_the_same_code_without_predictions() -> None:
     measured = board("bluepill")
-    source = generate(residual(), dataclasses.replace(measured, core="cortex-m33")).source
+    source = generate(residual(), Target(dataclasses.replace(measured, core="cortex-m33"))).source
     assert "predicted" not in source
-    assert source.partition("*/")[2] == generate(residual(), measured).source.partition("*/")[2]
+    with pytest.raises(BoardError, match="bluepill has a cortex-m33"):
+        generate(residual(), Target(dataclasses.replace(measured, core="cortex-m33"), optimise="size"))
+    assert source.partition("*/")[2] == generate(residual(), Target(measured)).source.partition("*/")[2]
 
 
 @pytest.mark.parametrize("name", ["", "Model", "2nd", "my-model", "a b", "übung"])
 def test_a_name_that_c_would_not_take_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="C identifier"):
-        generate(digits(), UNO, name)
+        generate(digits(), Target(UNO), name)
 
 
 def test_no_line_is_too_long_to_read() -> None:
     for seed in range(5):
-        source = generate(random_graph(np.random.default_rng(seed)), UNO)
+        source = generate(random_graph(np.random.default_rng(seed)), Target(UNO))
         assert max(map(len, source.source.splitlines())) <= 140
         assert "\t" not in source.source
 

@@ -9,6 +9,7 @@ from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.host import HostFault, host_logits
 from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.errors import ToolchainError
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.quant.random_graph import random_graph, random_images
@@ -23,7 +24,7 @@ def test_generated_c_computes_what_the_interpreter_does(seed: int) -> None:
     rng = np.random.default_rng(seed)
     graph = random_graph(rng)
     images = random_images(rng, graph, 10)
-    logits = host_logits(generate(graph, board("arduino-uno")), images, sanitize=True)
+    logits = host_logits(generate(graph, Target(board("arduino-uno"))), images, sanitize=True)
     assert np.array_equal(logits, run(graph, images))
 
 

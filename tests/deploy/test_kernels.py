@@ -24,7 +24,7 @@ def test_each_section_uses_sections_that_come_before_it() -> None:
 
 def test_what_is_needed_comes_in_the_order_of_the_file() -> None:
     assert needed(["max_pool"]) == ("pool", "max_pool")
-    assert needed(["sums_gaps", "sums_pairs"]) == ("scaled", "requantise", "convolve", "kept", "sums_pairs", "sums_gaps")
+    assert needed(["sums_gaps", "sums_pairs"]) == ("scaled", "requantise", "keep", "convolve", "kept", "sums_pairs", "sums_gaps")
     assert needed([]) == ()
 
 

@@ -10,14 +10,17 @@ from hypothesis import strategies as st
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import board, boards
 from sparse_mcu.deploy.encode import WORD_TAPS
+from sparse_mcu.deploy.events import events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.kernel_costs import measured_costs
-from sparse_mcu.deploy.predict import events, predict
-from sparse_mcu.deploy.program import Optimise, Program, Step, lower
+from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.program import Program, Step, lower
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.stages import stages
-from sparse_mcu.errors import BoardError
+from sparse_mcu.deploy.target import Optimise, Target
+from sparse_mcu.deploy.verification import verify
+from sparse_mcu.errors import BoardError, UserError
 from sparse_mcu.quant.graph import Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d, TensorType
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
@@ -32,8 +35,8 @@ def test_predictions_are_what_the_board_shows(name: str, seed: int) -> None:
     target = board(name)
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, GraphSize(layers=3, extent=8, channels=4))
-    prediction = predict(graph, target)
-    firmware = build_firmware(generate(graph, target), target)
+    prediction = predict(graph, Target(target))
+    firmware = build_firmware(generate(graph, Target(target)), target)
     simulation = simulate(firmware, random_images(rng, graph, 8))
     assert abs(prediction.flash_bytes - firmware.flash_bytes) <= 32
     assert 0 <= prediction.ram_bytes - firmware.static_ram_bytes - simulation.stack_bytes <= 16
@@ -48,10 +51,48 @@ def test_predictions_are_what_the_board_shows(name: str, seed: int) -> None:
 @given(seed=st.integers(0, 2**32 - 1))
 def test_everything_that_a_graph_can_have_is_in_the_table(name: str, seed: int) -> None:
     graph = random_graph(np.random.default_rng(seed))
-    prediction = predict(graph, board(name))
+    prediction = predict(graph, Target(board(name)))
     assert prediction.flash_bytes > sum(part.flash_bytes for part in prediction.parts) > 0
     assert [part.name for part in prediction.parts] == [stage.name for stage in stages(graph)]
     assert prediction.cycles >= sum(part.cycles for part in prediction.parts)
+
+
+SETTINGS = ("arduino-uno", "microbit", "nucleo-f446", "attiny85")
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), room=st.integers(0, 20_000))
+def test_size_takes_the_least_flash_and_speed_the_fewest_cycles_that_flash_has_room_for(name: str, seed: int, room: int) -> None:
+    graph = random_graph(np.random.default_rng(seed), GraphSize(layers=4, extent=8, channels=8))
+    target = Target(board(name), ram_bytes=1 << 20)
+    balanced = predict(graph, target)
+    assert predict(graph, dataclasses.replace(target, optimise="size")).flash_bytes <= balanced.flash_bytes
+    fast = dataclasses.replace(target, optimise="speed", flash_bytes=balanced.flash_bytes + room)
+    limited, free = predict(graph, fast), predict(graph, dataclasses.replace(fast, flash_bytes=1 << 20))
+    assert limited.flash_bytes <= balanced.flash_bytes + room
+    assert free.cycles <= limited.cycles <= balanced.cycles
+
+
+@pytest.mark.parametrize("optimise", ["size", "speed"])
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("seed", [102, 103])
+def test_predictions_hold_for_every_setting(name: str, seed: int, optimise: Optimise) -> None:
+    target = Target(board(name), optimise=optimise)
+    if (reason := toolchain.obstacle(target.board)) is not None:
+        pytest.skip(reason)
+    rng = np.random.default_rng(seed)
+    graph = random_graph(rng, GraphSize(layers=3, extent=8, channels=4))
+    images = random_images(rng, graph, 4)
+    found = verify(graph, target, images, np.zeros(4, np.int64))
+    assert found.measured is not None and found.mismatches == 0
+    assert 0 <= found.predicted_ram_bytes - found.measured.ram_bytes <= 16
+    assert abs(found.predicted_flash_bytes - found.measured.flash_bytes) <= max(64, 0.03 * found.measured.flash_bytes)
+
+
+def test_an_unknown_setting_is_refused() -> None:
+    with pytest.raises(UserError, match="no aim of optimising is called 'fast'; known: balanced, size, speed"):
+        Target(board("arduino-uno"), optimise="fast")  # type: ignore[arg-type]
 
 
 def test_every_core_that_is_simulated_was_measured() -> None:
@@ -62,7 +103,7 @@ def test_every_core_that_is_simulated_was_measured() -> None:
 def test_a_core_that_was_not_measured_is_named() -> None:
     graph = random_graph(np.random.default_rng(0))
     with pytest.raises(BoardError, match=r"avr5.*bluepill has a cortex-m33"):
-        predict(graph, dataclasses.replace(board("bluepill"), core="cortex-m33"))
+        predict(graph, Target(dataclasses.replace(board("bluepill"), core="cortex-m33")))
 
 
 def counted(program: Program, step: Step) -> Counter[str]:
@@ -203,11 +244,11 @@ def shifted(found: Counter[str], shift: int) -> None:
 @given(
     seed=st.integers(0, 2**32 - 1),
     name=st.sampled_from(["arduino-uno", "microbit", "nucleo-f446"]),
-    optimise=st.sampled_from(["size", "balanced"]),
+    in_pairs=st.booleans(),
 )
-def test_events_are_those_of_the_loops(seed: int, name: str, optimise: Optimise) -> None:
+def test_events_are_those_of_the_loops(seed: int, name: str, in_pairs: bool) -> None:
     graph = random_graph(np.random.default_rng(seed), GraphSize(layers=4, extent=8, channels=5))
-    program = lower(graph, board(name), None, optimise)
+    program = lower(graph, board(name), None, in_pairs)
     for step in program.steps:
         found, expected = events(program, step), counted(program, step)
         for event in found.keys() | expected.keys():

@@ -16,6 +16,7 @@ from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.qemu import instructions, simulate, version
 from sparse_mcu.deploy.simulation import CHUNK, FirmwareFault, Simulation
 from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.errors import BoardError, ToolchainError
 from sparse_mcu.quant import interpreter
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
@@ -146,7 +147,7 @@ def test_a_program_that_does_not_fit_names_the_memory(hand_written: HandWritten)
 def test_the_small_risc_v_uses_the_small_register_file(tmp_path: Path) -> None:
     """QEMU lets a program of RV32E have all 32 registers, so the compiler is looked at instead."""
     rng = np.random.default_rng(0)
-    _, model = generate(random_graph(rng), CH32).write(tmp_path)
+    _, model = generate(random_graph(rng), Target(CH32)).write(tmp_path)
     listing = toolchain.run([CH32.compiler, *CH32.flags, "-S", model, "-o", "-"])
     registers = set(re.findall(r"\b[ast]\d+\b", listing))
     assert {"a0", "a5", "s0", "t0"} <= registers
@@ -169,7 +170,7 @@ def test_random_networks_give_what_the_interpreter_gives(name: str, seed: int) -
     rng = np.random.default_rng(seed)
     graph = random_graph(rng, GraphSize(layers=4, extent=8, channels=5))
     images = random_images(rng, graph, 8)
-    simulation = simulate(build_firmware(generate(graph, BOARDS[name]), BOARDS[name]), images)
+    simulation = simulate(build_firmware(generate(graph, Target(BOARDS[name])), BOARDS[name]), images)
     np.testing.assert_array_equal(simulation.logits, interpreter.run(graph, images))
 
 

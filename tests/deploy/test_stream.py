@@ -16,6 +16,7 @@ from sparse_mcu.deploy.program import lower
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.stages import Stage, stages
 from sparse_mcu.deploy.stream import Line, rows_before_the_end, running, streamable
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.quant.graph import INPUT, Add, Conv2d, IntegerGraph, MaxPool2d, TensorType
 from sparse_mcu.quant.interpreter import IntegerArray, run, run_op
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
@@ -205,14 +206,14 @@ def test_the_fastest_program_within_the_ram_is_chosen() -> None:
     programs = [lower(graph, UNO, costs, lines=streamable(graph)[:count]) for count in range(len(streamable(graph)) + 1)]
     found = [predict_program(program, costs) for program in programs]
     for budget in sorted({prediction.ram_bytes for prediction in found}):
-        chosen = predict(graph, UNO, budget)
+        chosen = predict(graph, Target(UNO, budget))
         within = [prediction for prediction in found if prediction.ram_bytes <= budget]
         if found[0] in within:
             assert chosen == found[0]
         else:
             assert chosen.ram_bytes <= budget and chosen.cycles == min(prediction.cycles for prediction in within)
-    assert predict(graph, UNO, 1).ram_bytes == min(prediction.ram_bytes for prediction in found)
-    assert predict(graph, UNO, 1).ram_bytes < 0.6 * found[0].ram_bytes
+    assert predict(graph, Target(UNO, 1)).ram_bytes == min(prediction.ram_bytes for prediction in found)
+    assert predict(graph, Target(UNO, 1)).ram_bytes < 0.6 * found[0].ram_bytes
 
 
 def test_the_stages_behind_the_lines_run_as_ever() -> None:

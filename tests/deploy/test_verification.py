@@ -9,6 +9,7 @@ from sparse_mcu.deploy import toolchain, verification
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.predict import predict
 from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.deploy.verification import verify
 from sparse_mcu.errors import BoardError, ToolchainError
 from sparse_mcu.quant import interpreter
@@ -41,7 +42,7 @@ UNO_GRAPH, UNO_IMAGES, UNO_LABELS = example(0)
 @pytest.mark.parametrize("seed", range(12))
 def test_random_networks_do_on_the_board_what_was_predicted(seed: int) -> None:
     graph, images, labels = example(seed)
-    found = verify(graph, UNO, images, labels)
+    found = verify(graph, Target(UNO), images, labels)
     measured = found.measured
     assert measured is not None and found.not_simulated is None
     assert found.mismatches == 0
@@ -54,12 +55,12 @@ def test_random_networks_do_on_the_board_what_was_predicted(seed: int) -> None:
 
 
 def test_the_json_has_the_figures_that_scripts_read() -> None:
-    found = verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+    found = verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS)
     flat = json.loads(json.dumps(found.to_json()))
     assert flat.keys() >= ISSUE_KEYS
     assert flat["simulated"] is True and flat["not_simulated"] is None
     assert flat["compiler"].startswith("avr-gcc") and flat["simulator"].startswith("simavr")
-    prediction = predict(UNO_GRAPH, UNO)
+    prediction = predict(UNO_GRAPH, Target(UNO))
     assert flat["predicted_cycles"] == prediction.cycles
 
 
@@ -67,8 +68,8 @@ def test_every_logit_that_differs_anywhere_counts_once(hand_written: HandWritten
     """C that says 1, 0, 0... on the board and 0, 0, 0... on this machine."""
     body = "#ifdef __AVR__\n    logits[0] = 1;\n#endif"
     wrong = hand_written(body, input_bytes=UNO_IMAGES[0].size, classes=UNO_GRAPH.classes)
-    monkeypatch.setattr(verification, "generate", lambda graph, target, ram_bytes: wrong)
-    found = verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+    monkeypatch.setattr(verification, "generate", lambda graph, target: wrong)
+    found = verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS)
     reference = interpreter.run(UNO_GRAPH, UNO_IMAGES)
     differs = reference != 0
     differs[:, 0] = True  # the board or this machine is wrong, whatever the reference is
@@ -77,7 +78,7 @@ def test_every_logit_that_differs_anywhere_counts_once(hand_written: HandWritten
 
 def test_without_a_simulator_the_c_is_checked_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toolchain, "obstacle", lambda target: "no simulator here")
-    found = verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+    found = verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS)
     assert found.measured is None and found.not_simulated == "no simulator here"
     assert found.mismatches == 0 and found.test_accuracy == found.host_accuracy == 5 / 6
     flat = found.to_json()
@@ -88,31 +89,31 @@ def test_without_a_simulator_the_c_is_checked_on_this_machine(monkeypatch: pytes
 def test_without_any_compiler_nothing_can_be_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
     with pytest.raises(ToolchainError, match="checking C on this machine needs cc.*apt-get install gcc"):
-        verify(UNO_GRAPH, UNO, UNO_IMAGES, UNO_LABELS)
+        verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS)
 
 
 @pytest.mark.parametrize("name", ["arduino-mega", "atmega1284p"])
 def test_other_avrs_agree_too(name: str) -> None:
-    found = verify(UNO_GRAPH, board(name), UNO_IMAGES, UNO_LABELS)
+    found = verify(UNO_GRAPH, Target(board(name)), UNO_IMAGES, UNO_LABELS)
     assert found.measured is not None and found.mismatches == 0
 
 
 @pytest.mark.parametrize(("memory", "title"), [("ram_bytes", "RAM"), ("flash_bytes", "flash")])
 def test_a_network_that_does_not_fit_its_board_says_what_it_needs(memory: str, title: str) -> None:
-    needed = getattr(predict(UNO_GRAPH, UNO), memory)
+    needed = getattr(predict(UNO_GRAPH, Target(UNO)), memory)
     small = dataclasses.replace(UNO, **{memory: needed - 1})
     with pytest.raises(BoardError, match=f"needs {needed} bytes of {title} and arduino-uno has {needed - 1}"):
-        verify(UNO_GRAPH, small, UNO_IMAGES, UNO_LABELS)
+        verify(UNO_GRAPH, Target(small), UNO_IMAGES, UNO_LABELS)
 
 
 def test_a_network_that_just_fits_is_verified() -> None:
-    just = dataclasses.replace(UNO, ram_bytes=predict(UNO_GRAPH, UNO).ram_bytes)
-    assert verify(UNO_GRAPH, just, UNO_IMAGES, UNO_LABELS).mismatches == 0
+    just = dataclasses.replace(UNO, ram_bytes=predict(UNO_GRAPH, Target(UNO)).ram_bytes)
+    assert verify(UNO_GRAPH, Target(just), UNO_IMAGES, UNO_LABELS).mismatches == 0
 
 
 @pytest.mark.parametrize("name", ["microbit", "rp2040", "esp32-c3"])
 def test_boards_in_qemu_agree_and_count_instructions(name: str) -> None:
-    found = verify(UNO_GRAPH, board(name), UNO_IMAGES, UNO_LABELS)
+    found = verify(UNO_GRAPH, Target(board(name)), UNO_IMAGES, UNO_LABELS)
     measured = found.measured
     assert measured is not None and found.mismatches == 0
     assert 0 <= found.predicted_ram_bytes - measured.ram_bytes <= 32

@@ -46,6 +46,18 @@ def test_a_network_from_elsewhere_runs_on_the_board(cli: CommandLine) -> None:
     assert all((cli.cwd / file).stat().st_size > 500 for file in shown["files"])
 
 
+def test_flash_can_be_traded_for_cycles(cli: CommandLine) -> None:
+    save(cli.cwd)
+    small, default, fast = (
+        cli.json(*COMPILE, *options, "--verify") for options in (["--optimise", "size"], [], ["--optimise", "speed"])
+    )
+    assert [shown["optimise"] for shown in (small, default, fast)] == ["size", "balanced", "speed"]
+    assert small["flash_bytes"] < default["flash_bytes"] and small["verification"]["flash_bytes"] < default["flash_bytes"]
+    assert fast["cycles"] < default["cycles"] and fast["verification"]["cycles"] < default["verification"]["cycles"]
+    assert [shown["verification"]["mismatches"] for shown in (small, default, fast)] == [0, 0, 0]
+    assert "no aim of optimising is called 'spede'; did you mean speed?" in cli.refused(*COMPILE, "--optimise", "spede")
+
+
 def test_the_input_range_decides_what_bytes_mean(cli: CommandLine) -> None:
     save(cli.cwd, high=255.0)
     assert "100.00% in 8 bits" in cli.done(*COMPILE, "--input-range", "0,255")

@@ -6,6 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
+from sparse_mcu.deploy.boards import board
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.deploy.verification import Verification
 from sparse_mcu.errors import BoardError, RunError, UserError
 from sparse_mcu.quant.graph import digest
@@ -57,18 +59,20 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(finished: Run, tmp_pat
 
 
 def test_verify_looks_at_the_test_split_on_the_board_asked_for(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[str, int, int | None]] = []
+    seen: list[tuple[Target, int]] = []
 
-    def verify(
-        graph: object, board: object, images: object, labels: object, progress: object, ram_bytes: int | None
-    ) -> Verification:
-        seen.append((board.name, images.shape[0], ram_bytes))  # type: ignore[attr-defined]
+    def verify(graph: object, target: Target, images: object, labels: object, progress: object) -> Verification:
+        seen.append((target, images.shape[0]))  # type: ignore[attr-defined]
         return Verification("", "cycles", 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, "")
 
     monkeypatch.setattr("sparse_mcu.run.model.verify", verify)
     tested = len(finished.dataset().test)
     finished.best().verify()
-    finished.best().verify("arduino-mega")
-    assert seen == [("arduino-uno", tested, finished.budget.ram_bytes), ("arduino-mega", tested, None)]
+    finished.best().verify("arduino-mega", optimise="speed")
+    budget = finished.budget
+    assert seen == [
+        (Target(board("arduino-uno"), budget.ram_bytes, budget.flash_bytes), tested),
+        (Target(board("arduino-mega"), optimise="speed"), tested),
+    ]
     with pytest.raises(BoardError, match="did you mean arduino-mega"):
         finished.best().verify("arduino-megga")

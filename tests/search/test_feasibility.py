@@ -9,6 +9,7 @@ from search_fakes import LIMITS
 
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.errors import BoardError
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedLayer
@@ -39,7 +40,7 @@ def test_bounds_hold_for_the_network_itself(seed: int) -> None:
     architecture = random_architecture(seed, "none")
     images = np.random.default_rng(seed).integers(0, 256, (4, *architecture.input_shape), dtype=np.uint8)
     graph = quantise(Network(architecture, seed=0).eval().fold(), images)
-    actual = dataclasses.replace(predict(graph, UNO, WHOLE_IMAGES), ram_bytes=predict(graph, UNO, ram_bytes=1).ram_bytes)
+    actual = dataclasses.replace(predict(graph, Target(UNO, WHOLE_IMAGES)), ram_bytes=predict(graph, Target(UNO, 1)).ram_bytes)
     assert Feasibility(UNO, Budget(actual.ram_bytes, actual.flash_bytes)).shortfall(architecture) is None
     shortfall = Feasibility(UNO, Budget(actual.ram_bytes - 1, actual.flash_bytes)).shortfall(architecture)
     assert shortfall is not None and (shortfall.resource, shortfall.needed) == ("bytes of RAM", actual.ram_bytes)
@@ -53,7 +54,7 @@ def test_bounds_hold_whatever_channels_leave(seed: int) -> None:
     architecture = random_architecture(seed, "structured")
     emptied = tuple(without_some_channels(folded, rng) for folded in Network(architecture, seed=0).eval().fold())
     images = rng.integers(0, 256, (4, *architecture.input_shape), dtype=np.uint8)
-    actual = predict(quantise(compact(emptied), images), UNO)
+    actual = predict(quantise(compact(emptied), images), Target(UNO))
     assert Feasibility(UNO, Budget(actual.ram_bytes, actual.flash_bytes)).shortfall(architecture) is None
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from sparse_mcu.deploy.target import Optimise, parse_optimise
 from sparse_mcu.errors import UserError
 from sparse_mcu.units import Range, parse_bytes, parse_range, parse_seconds
 
@@ -36,6 +37,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing els
 BYTES = _parser(parse_bytes)
 SECONDS = _parser(parse_seconds)
 RANGE = _parser(parse_range)
+OptimiseFor = Annotated[
+    Optimise | None,
+    typer.Option(
+        "--optimise",
+        parser=_parser(parse_optimise),
+        metavar="size|balanced|speed",
+        show_default="balanced",
+        help="What matters most: the least flash (size), or the fewest cycles that the flash has room for (speed).",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -160,7 +171,7 @@ def front(run: RunPath, as_json: AsJson = False) -> None:
     show(run, as_json)
 
 
-@app.command(epilog="Example: sparse-mcu export runs/digits --model best --format c --out build/")
+@app.command(epilog="Example: sparse-mcu export runs/digits --model best --format c --optimise speed --out build/")
 def export(
     run: RunPath,
     model: ModelName = "best",
@@ -168,12 +179,13 @@ def export(
         str, typer.Option(metavar="c|onnx", help="What to write: c is one .c and one .h file, onnx a quantised (QDQ) network.")
     ] = "c",
     out: Annotated[Path | None, typer.Option(metavar="DIR", show_default="RUN/export", help="Where to write.")] = None,
+    optimise: OptimiseFor = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as source code, or for other tools."""
     from sparse_mcu.cli.export import export as command
 
-    command(run, model, format, out, as_json)
+    command(run, model, format, out, optimise or "balanced", as_json)
 
 
 @app.command(epilog="Example: sparse-mcu verify runs/digits --model best --board arduino-uno")
@@ -184,6 +196,7 @@ def verify(
     data: Annotated[
         str | None, typer.Option(metavar="DATA", show_default="the run's", help="Where the data lie, if they moved.")
     ] = None,
+    optimise: OptimiseFor = None,
     as_json: AsJson = False,
 ) -> None:
     """Build a network, run the whole test split on the simulated board, and set what is measured beside what was predicted.
@@ -192,11 +205,13 @@ def verify(
     """
     from sparse_mcu.cli.verify import verify as command
 
-    if not command(run, model, board, data, as_json):
+    if not command(run, model, board, data, optimise or "balanced", as_json):
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: sparse-mcu compile net.onnx --calibrate mnist.npz --board arduino-uno --out build/")
+@app.command(
+    epilog="Example: sparse-mcu compile net.onnx --calibrate mnist.npz --board arduino-uno --optimise speed --out build/"
+)
 def compile(
     network: Annotated[Path, typer.Argument(metavar="NET", help="An ONNX file, float or quantised (QDQ).")],
     calibrate: Annotated[str, typer.Option(metavar="DATA", help="Images like those it was trained on; DATA as for data check.")],
@@ -220,6 +235,7 @@ def compile(
             help="RAM to keep within: 700, 1K. Where a whole image does not fit, the C takes it row by row.",
         ),
     ] = None,
+    optimise: OptimiseFor = None,
     verify: Annotated[bool, typer.Option("--verify", help="Also run 500 test images on the simulated board.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -229,5 +245,6 @@ def compile(
     """
     from sparse_mcu.cli.compile import compile as command
 
-    if not command(network, calibrate, board, input_range or (0.0, 1.0), ram, out, verify, as_json):
+    target = (board, input_range or (0.0, 1.0), ram, optimise or "balanced")
+    if not command(network, calibrate, *target, out, verify, as_json):
         raise typer.Exit(1)

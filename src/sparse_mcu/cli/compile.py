@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sparse_mcu.cli.output import print_json, print_lines, print_table
 from sparse_mcu.cli.verify import print_verification, shown
+from sparse_mcu.deploy.target import Optimise
 from sparse_mcu.errors import ToolchainError
 from sparse_mcu.run.compile import Compiled, compile_network
 
@@ -15,6 +16,7 @@ def compile(
     board: str,
     input_range: tuple[float, float],
     ram_bytes: int | None,
+    optimise: Optimise,
     out: Path,
     check: bool,
     as_json: bool,
@@ -23,7 +25,7 @@ def compile(
 
     Raises ToolchainError, after the figures, where ``board`` should be checked but cannot be simulated here.
     """
-    compiled = compile_network(network, data, board, input_range, ram_bytes)
+    compiled = compile_network(network, data, board, input_range, ram_bytes, optimise)
     files = compiled.write(out)
     if not check:
         _show(compiled, files, as_json)
@@ -46,19 +48,20 @@ def _show(compiled: Compiled, files: Sequence[Path], as_json: bool) -> None:
         print_json(_json(compiled, files))
         return
     print_lines(_lines(compiled, files))
-    found, board = compiled.prediction, compiled.board
+    found, target = compiled.prediction, compiled.target
+    board = target.board
     if found is None:
         print_lines([f"bytes and cycles are not predicted: the kernels have not been measured for {board.title} yet"])
         return
     rows = [
         ("flash bytes", f"{found.flash_bytes:,}", f"{board.flash_bytes:,}"),
-        ("RAM bytes", f"{found.ram_bytes:,}", f"{compiled.ram_bytes:,}"),
+        ("RAM bytes", f"{found.ram_bytes:,}", f"{target.ram_limit:,}"),
         ("cycles", f"{found.cycles:,}", f"{board.milliseconds(found.cycles):,.1f} ms"),
     ]
     print_lines([""])
     print_table(("", ">predicted", f">{board.name}"), rows)
     if not compiled.fits:
-        within = f" within {compiled.ram_bytes:,} bytes of RAM" if compiled.ram_bytes != board.ram_bytes else ""
+        within = f" within {target.ram_limit:,} bytes of RAM" if target.ram_limit != board.ram_bytes else ""
         print_lines(["", f"it does NOT fit {board.title}{within}"])
 
 

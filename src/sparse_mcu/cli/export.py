@@ -3,14 +3,15 @@
 from pathlib import Path
 
 from sparse_mcu.cli.output import print_json, print_lines
+from sparse_mcu.deploy.target import Optimise
 from sparse_mcu.run import Run
 
 
-def export(path: Path, name: str, format: str, out: Path | None, as_json: bool) -> None:
+def export(path: Path, name: str, format: str, out: Path | None, optimise: Optimise, as_json: bool) -> None:
     """Write model ``name`` of the run at ``path`` and print where it went."""
     model = Run.load(path).model(name)
-    files = model.export(out, format)
+    files = model.export(out, format, optimise)
     if as_json:
-        print_json({"model": model.number, "format": format, "files": [str(file) for file in files]})
+        print_json({"model": model.number, "format": format, "optimise": optimise, "files": [str(file) for file in files]})
     else:
         print_lines(f"wrote {file}" for file in files)

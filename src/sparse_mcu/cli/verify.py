@@ -11,21 +11,22 @@ from rich.progress import Progress as Bar
 
 from sparse_mcu.cli.output import print_json, print_lines, print_table
 from sparse_mcu.deploy.simulation import Progress
+from sparse_mcu.deploy.target import Optimise
 from sparse_mcu.deploy.verification import Verification
 from sparse_mcu.errors import ToolchainError
 from sparse_mcu.run import Run
 
 
-def verify(path: Path, name: str, board: str | None, data: str | None, as_json: bool) -> bool:
+def verify(path: Path, name: str, board: str | None, data: str | None, optimise: Optimise, as_json: bool) -> bool:
     """Verify model ``name`` of the run at ``path`` on ``board``, print the figures; return whether every logit agrees.
 
     Raises ToolchainError, after the figures of this machine, where ``board`` cannot be simulated here.
     """
     model = Run.load(path).model(name)
     with shown() as progress:
-        verification = model.verify(board, data, progress)
+        verification = model.verify(board, data, progress, optimise)
     if as_json:
-        print_json({"model": model.number, **verification.to_json()})
+        print_json({"model": model.number, "optimise": optimise, **verification.to_json()})
     else:
         print_verification(verification, f"trial {model.number}")
     if verification.not_simulated is not None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sparse_mcu.cost.paper import layer_sizes
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.quant.graph import IntegerGraph
 
 
@@ -25,7 +26,7 @@ class Cost:
 def cost(graph: IntegerGraph, board: Board, ram_bytes: int | None = None) -> Cost:
     """Return what ``graph`` costs on ``board``, within ``ram_bytes`` if it can; raise BoardError if its core is unknown."""
     layers = layer_sizes(graph)
-    prediction = predict(graph, board, ram_bytes)
+    prediction = predict(graph, Target(board, ram_bytes))
     return Cost(
         model_size=sum(layer.model_size for layer in layers),
         working_memory_1=max(layer.working_memory_1 for layer in layers),

@@ -10,11 +10,12 @@ the multiplier and the shift of each channel, in as many bytes as the core's C t
                how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
                exceeds 15 or the number of weights is odd
     depthwise  channel by channel, tap by tap
+    unrolled   nothing: the weights that are not zero are operands in the layer's own code (unroll.py)
 
 Of pairs, words and channels a core reads the one that suits its registers (boards.toml calls it dense).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,7 +24,7 @@ import numpy as np
 from sparse_mcu.quant.fixedpoint import sum_bounds
 from sparse_mcu.quant.graph import Conv2d, Convolution, DepthwiseConv2d, Int8Array, IntegerGraph
 
-Encoding = Literal["pairs", "words", "channels", "gaps", "depthwise"]
+Encoding = Literal["pairs", "words", "channels", "gaps", "depthwise", "unrolled"]
 DENSE: tuple[Encoding, ...] = ("pairs", "words", "channels")
 WORD_TAPS = 4  # of words
 MAX_GAP = 15
@@ -71,9 +72,11 @@ def _network_bytes(network: Collection[EncodedWeights], code_bytes: Mapping[Enco
     return sum(weights.size for weights in network) + sum(code_bytes[encoding] for encoding in used)
 
 
-def encode(op: Convolution, encodings: Iterable[Encoding], head_bytes: int) -> EncodedWeights | None:
+def encode(op: Convolution, encodings: Collection[Encoding], head_bytes: int) -> EncodedWeights | None:
     """Return the smallest of the ``encodings`` that can hold ``op``, the first if several are; None if none can."""
     heads = tuple(zip(op.bias.tolist(), op.multiplier.tolist(), op.shift.tolist(), strict=True))
+    if "unrolled" in encodings:
+        return EncodedWeights("unrolled", (), heads, head_bytes)
     if isinstance(op, DepthwiseConv2d):
         return EncodedWeights("depthwise", tuple(row.tobytes() for row in rows(op)), heads, head_bytes)
     found = [

@@ -3,20 +3,22 @@
 import functools
 import math
 import re
-from collections.abc import Iterable
+import textwrap
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from importlib.metadata import version
 
 import jinja2
 
 from sparse_mcu.deploy.access import tensor_bytes
-from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.kernel_costs import measured_costs
+from sparse_mcu.deploy.kernel_costs import kernel_costs, measured_costs
 from sparse_mcu.deploy.kernels import sections
 from sparse_mcu.deploy.predict import Prediction, fitted, predict_program
 from sparse_mcu.deploy.program import Fields, Program, Step, check_constants, lower
 from sparse_mcu.deploy.source import PREFIX, CSource
 from sparse_mcu.deploy.stages import Stage
+from sparse_mcu.deploy.target import Target
+from sparse_mcu.deploy.unroll import convolution, form_name, means, reads_words
 from sparse_mcu.errors import UserError
 from sparse_mcu.quant.graph import (
     INPUT,
@@ -33,19 +35,14 @@ from sparse_mcu.quant.graph import (
 LINE = 110  # columns of a line of numbers
 
 
-def generate(
-    graph: IntegerGraph,
-    board: Board,
-    name: str = PREFIX,
-    ram_bytes: int | None = None,  # to keep within, the board's unless given
-) -> CSource:
-    """Return C for ``graph``, with predictions for ``board`` in its head; everything public in it begins with ``name``.
+def generate(graph: IntegerGraph, target: Target, name: str = PREFIX) -> CSource:
+    """Return C for ``graph``, with predictions for ``target`` in its head; everything public in it begins with ``name``.
 
     Any C99 compiler takes it. The board decides which encodings of the weights are smallest, and so what the code does not. Where
     a whole image does not fit in RAM, rows are streamed.
     """
-    costs = measured_costs(board)
-    program = lower(graph, board, None) if costs is None else fitted(graph, board, costs, ram_bytes)
+    costs = measured_costs(target.board) if target.optimise == "balanced" else kernel_costs(target.board)
+    program = lower(graph, target.board, None) if costs is None else fitted(graph, target, costs)
     check_constants(program)
     return render(program, None if costs is None else predict_program(program, costs), name)
 
@@ -100,6 +97,7 @@ def _values(program: Program) -> dict[str, object]:
         "sum_bytes": program.sum_bytes,
         "padded": int(program.padded),
         "paired": int(program.paired),
+        "form": form_name(program.board) if "unrolled" in program.kernels else None,
         "kernels": [sections()[kernel].text for kernel in program.kernels],
         "layers": steps,
         "lines": _line_rows(program),
@@ -185,14 +183,57 @@ def _title(stage: Stage, tensors: dict[str, TensorType]) -> str:
 
 
 def _tables(program: Program, step: Step) -> list[str]:
+    """The constants of a step, and its functions if it is straight-line code."""
     tables = []
     if step.weights is not None:
-        tables.append(_table("uint8_t", f"weights_{step.name}", [line for part in step.weights.lines for line in _lines(part)]))
+        if not step.blocks:
+            lines = [line for part in step.weights.lines for line in _lines(part)]
+            tables.append(_table("uint8_t", f"weights_{step.name}", lines))
         heads = [f"{{{bias}, {multiplier}, {shift}}}" for bias, multiplier, shift in step.weights.heads]
         tables.append(_table("struct head", f"heads_{step.name}", _lines(heads)))
     if isinstance(step.stage.op, Add):
         tables.append(_table("struct operand", f"operands_{step.name}", _operands(program, step.stage.op)))
+    if step.straight:
+        return [*tables, *_functions(program, step)]
     return [*tables, f"static const struct {step.struct} layer_{step.name} FLASH = {_initialiser(step.fields)};"]
+
+
+def _functions(program: Program, step: Step) -> list[str]:
+    """What a step as straight-line code calls, after all that this calls."""
+    source, output = step.tensors[step.stage.op.inputs[0]], step.tensors[step.stage.name]
+    if isinstance(step.stage.op, AveragePool2d):
+        return [
+            _function(
+                f"average_{step.name}(const uint8_t *in, uint8_t *out)",
+                textwrap.wrap(means(step.stage.op, source, output), LINE, subsequent_indent="    "),
+            )
+        ]
+    lines, tables = [], []
+    if reads_words(program.board):
+        words = [f"0x{word:08x}u" for block in step.blocks for word in block.words]
+        tables.append(_table("uint32_t", f"weights_{step.name}", _lines(words or ["0"])))
+        lines += [f"const uint32_t *weights = weights_{step.name};", "(void)weights;"]
+    for block in step.blocks:
+        lines += [f"SUMS({block.channels},", *(f"    {line}" for line in _wrapped(block.commands)), ")"]
+    return [
+        *tables,
+        _function(f"unrolled_{step.name}(const uint8_t *a, sum_t *sums, uint8_t larger)", lines),
+        _function(
+            f"convolve_{step.name}(const uint8_t *in, uint8_t *out, sum_t *sums)",
+            [convolution(step.stage, step.name, source, output)],
+        ),
+    ]
+
+
+def _wrapped(lines: Iterable[str]) -> Iterator[str]:
+    """Lines of commands, the long ones broken between two of them."""
+    for line in lines:
+        held = line.replace(", ", ",\0")  # what a break must not part
+        yield from (part.replace(",\0", ", ") for part in textwrap.wrap(held, LINE, subsequent_indent="    "))
+
+
+def _function(head: str, lines: Iterable[str]) -> str:
+    return "\n".join([f"KERNEL void {head}", "{", *(f"    {line}" for line in lines), "}"])
 
 
 def _table(kind: str, name: str, lines: list[str]) -> str:
@@ -229,10 +270,13 @@ def _call(program: Program, step: Step) -> str:
     output = "out" if step.calls > 1 else _place(program, step.stage.name)
     if isinstance(step.stage.op, Add):
         return f"add(&layer_{step.name}, {output});"
-    places = f"&layer_{step.name}, {_place(program, step.stage.op.inputs[0])}, {output}"
+    source = _place(program, step.stage.op.inputs[0])
+    kernel, places = (f"{step.kernels[0]}", f"&layer_{step.name}, {source}, {output}")
+    if step.straight:
+        kernel, places = f"{'average' if step.weights is None else 'convolve'}_{step.name}", f"{source}, {output}"
     if step.weights is None:
-        return f"{step.kernels[0]}({places});"
-    return f"convolve({places}, (sum_t *)(void *)({_place_at(program.plan.scratch[step.stage.name])}));"
+        return f"{kernel}({places});"
+    return f"{kernel}({places}, (sum_t *)(void *)({_place_at(program.plan.scratch[step.stage.name])}));"
 
 
 def _place(program: Program, tensor: str) -> str:

@@ -23,6 +23,7 @@ class KernelCosts:
     stack: dict[str, int]  # bytes from the call of the smallest network on, by the innermost kernel of a step
     steps: dict[str, int]  # bytes of stack that a network takes beyond that, from so many steps on
     cycles: dict[str, float]  # by event, see predict.py; base: what any network takes
+    unrolled: dict[str, float]  # bytes by what straight-line code consists of (unroll.py); empty: it is not made for the core
     streaming: dict[str, float]  # what rows take besides: bytes (code, of a line, stack), and cycles by event
 
 
@@ -56,4 +57,4 @@ def variant(section: str, sum_bytes: int, padded: bool, paired: bool) -> str:
     """Return the name in the tables of a section of c/kernels.c: convolutions differ with SUM_BYTES, PADDED and PAIRED."""
     if section in ("convolve", "kept") or section.startswith("sums_"):
         return f"{section}.{sum_bytes}{'.padded' if padded else ''}{'' if paired else '.single'}"
-    return f"{section}.{sum_bytes}" if section == "requantise" else section
+    return f"{section}.{sum_bytes}" if section in ("requantise", "unrolled") else section

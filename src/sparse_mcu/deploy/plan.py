@@ -13,8 +13,9 @@ lay those of an optimal plan down again such that each follows the buffers that 
 did. So the search is over orders: downhill from a few natural ones, then exhaustively as far as MAX_PLACEMENTS goes.
 """
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sparse_mcu.deploy.access import SUM_BYTES, lead, scratch_bytes, tensor_bytes
@@ -51,10 +52,11 @@ class Buffer:
 Leads = dict[tuple[int, int], int]  # (x, y) by index -> how many bytes before y x must begin, where that is not x's size
 
 
-def plan(graph: IntegerGraph, in_pairs: bool = True, lines: Sequence[Line] = ()) -> MemoryPlan:
+def plan(graph: IntegerGraph, in_pairs: bool = True, lines: Sequence[Line] = (), alone: Collection[str] = ()) -> MemoryPlan:
     """Return a plan for ``graph`` whose arena is the smallest, or near it for graphs with many tensors. Deterministic.
 
-    ``in_pairs`` says whether convolutions sum up their windows two at a time, which changes the order of their accesses. Of
+    ``in_pairs`` says whether convolutions, but for those named in ``alone``, sum up their windows two at a time, which changes
+    the order of their accesses. Of
     tensors with ``lines``, from the input on, the arena has room for the rows that are held.
     """
     steps = running(graph, lines)
@@ -67,17 +69,18 @@ def plan(graph: IntegerGraph, in_pairs: bool = True, lines: Sequence[Line] = ())
     for step, stage in enumerate(steps):
         streamed = step < len(lines)
         output = (lines[step].slices(graph) if streamed else graph.tensors)[stage.name]
+        paired = in_pairs and stage.op.name not in alone
         for source in stage.op.inputs:
             if last[source] == step and not streamed:
-                leads[index[stage.name], index[source]] = lead(stage, graph.tensors[source], output, in_pairs)
-        if size := scratch_bytes(stage, output, in_pairs):
+                leads[index[stage.name], index[source]] = lead(stage, graph.tensors[source], output, paired)
+        if size := scratch_bytes(stage, output, paired):
             scratches[stage.name] = len(buffers)
             leads |= {(i, len(buffers)): _resting_bytes(graph, line) for i, line in enumerate(lines) if step not in (i - 1, i)}
             buffers.append(Buffer(size, step, step, SUM_BYTES))
     for i in range(len(lines) - 1):
         written = rows_before_the_end(lines[i:])
         leads[len(lines), i] = written * tensor_bytes(graph.tensors[lines[-1].stage.name]) // lines[-1].outputs
-    offsets, height = place(buffers, leads)
+    offsets, height = _placed(tuple(buffers), tuple(sorted(leads.items())))
     return MemoryPlan(
         arena_bytes=-(-height // SUM_BYTES) * SUM_BYTES,  # the arena is aligned for sums, and so is what lies behind it
         tensors={name: offsets[index[name]] for name in names},
@@ -97,6 +100,11 @@ def _tensor_buffer(graph: IntegerGraph, name: str, first: int, last: int, lines:
 def _resting_bytes(graph: IntegerGraph, line: Line) -> int:
     """Bytes of ``line`` that hold rows while neither its own layer runs nor the one before it."""
     return (line.rows - 1) * tensor_bytes(graph.tensors[line.tensor]) // line.height
+
+
+@functools.lru_cache(maxsize=256)  # programs that differ in the forms of their layers often have the same buffers
+def _placed(buffers: tuple[Buffer, ...], leads: tuple[tuple[tuple[int, int], int], ...]) -> tuple[tuple[int, ...], int]:
+    return place(buffers, dict(leads))
 
 
 def place(buffers: Sequence[Buffer], leads: Leads) -> tuple[tuple[int, ...], int]:

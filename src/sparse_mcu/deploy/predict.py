@@ -4,33 +4,25 @@ The code of kernels and their stack are constants of a core, and so is the time 
 a tap, a weight that is zero (``events``). tools/measure_kernels.py measures them. Weights and descriptors are counted exactly.
 """
 
-import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import assert_never
 
-import numpy as np
-import numpy.typing as npt
-
-from sparse_mcu.deploy.access import twice
-from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.encode import WORD_TAPS, gap_entries
+from sparse_mcu.deploy.encode import Encoding, encode
+from sparse_mcu.deploy.events import events, stream_events, unrolled_parts
 from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs
 from sparse_mcu.deploy.program import Program, Step, check_constants, lower
-from sparse_mcu.deploy.stream import streamable
+from sparse_mcu.deploy.stream import Line, streamable
+from sparse_mcu.deploy.target import Target
+from sparse_mcu.deploy.unroll import can_unroll, reads_words
 from sparse_mcu.quant.graph import (
     Add,
     AveragePool2d,
     Conv2d,
     Convolution,
-    DepthwiseConv2d,
     IntegerGraph,
-    MaxPool2d,
-    TensorType,
 )
 
-Events = Counter[str]
+WORD_BYTES = 4  # of the table of straight-line code
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,30 +46,95 @@ class Prediction:
     parts: tuple[Part, ...]
 
 
-def predict(graph: IntegerGraph, board: Board, ram_bytes: int | None = None) -> Prediction:
-    """Return what ``graph`` takes on ``board``, as ``fitted`` makes it; raise BoardError if its core has not been measured."""
-    costs = kernel_costs(board)
-    program = fitted(graph, board, costs, ram_bytes)
+def predict(graph: IntegerGraph, target: Target) -> Prediction:
+    """Return what ``graph`` takes on ``target``, as ``fitted`` makes it; raise BoardError if its core has not been measured."""
+    costs = kernel_costs(target.board)
+    program = fitted(graph, target, costs)
     check_constants(program)
     return predict_program(program, costs)
 
 
-def fitted(graph: IntegerGraph, board: Board, costs: KernelCosts, ram_bytes: int | None) -> Program:
-    """Return the fastest program for ``graph`` within ``ram_bytes``, the RAM of ``board`` if None.
+def fitted(graph: IntegerGraph, target: Target, costs: KernelCosts) -> Program:
+    """Return the program for ``graph`` that suits ``target`` best: the fastest within its RAM, of ``size`` the smallest.
 
     It takes whole images if that fits, else rows. If nothing fits, it is the one that takes least RAM.
     """
-    limit = board.ram_bytes if ram_bytes is None else ram_bytes
-    whole = lower(graph, board, costs)
-    if predict_program(whole, costs).ram_bytes <= limit:
-        return whole
-    chain = streamable(graph)
-    programs = [whole, *(lower(graph, board, costs, lines=chain[:count]) for count in range(1, len(chain) + 1))]
-    predictions = [predict_program(program, costs) for program in programs]
-    fits = [choice for choice, found in enumerate(predictions) if found.ram_bytes <= limit]
-    if fits:
-        return programs[min(fits, key=lambda choice: predictions[choice].cycles)]
-    return programs[min(range(len(programs)), key=lambda choice: predictions[choice].ram_bytes)]
+    whole = [(program, predict_program(program, costs)) for program in candidates(graph, target, costs, ())]
+    fits = [found for found in whole if found[1].ram_bytes <= target.ram_limit]
+    if not fits:
+        chain = streamable(graph)
+        ways = (chain[:count] for count in range(1, len(chain) + 1))
+        rows = [
+            (program, predict_program(program, costs)) for lines in ways for program in candidates(graph, target, costs, lines)
+        ]
+        fits = [found for found in rows if found[1].ram_bytes <= target.ram_limit]
+        if not fits:
+            return min([*whole, *rows], key=lambda found: found[1].ram_bytes)[0]
+    return min(fits, key=lambda found: found[1].flash_bytes if target.optimise == "size" else found[1].cycles)[0]
+
+
+def candidates(graph: IntegerGraph, target: Target, costs: KernelCosts, lines: Sequence[Line]) -> Iterable[Program]:
+    """Yield the programs that come into question for ``target`` where layers with ``lines`` are streamed."""
+    balanced = lower(graph, target.board, costs, lines=lines)
+    match target.optimise:
+        case "balanced":
+            yield balanced
+        case "size":
+            single = lower(graph, target.board, costs, in_pairs=False, lines=lines)
+            yield from (balanced, single, *(_with_means(program, costs) for program in (balanced, single)))
+        case "speed":
+            yield _faster(balanced, target, costs)
+
+
+def _with_means(program: Program, costs: KernelCosts) -> Program:
+    """Return ``program`` with its average pools as straight-line code, which is often less than the kernel for all of them."""
+    means: dict[str, Encoding] = {
+        op.name: "unrolled"
+        for step in program.steps
+        if isinstance(op := step.stage.op, AveragePool2d)
+        if costs.unrolled and can_unroll(op, program.board, program.sum_bytes, step.tensors)
+    }
+    return _changed(program, means)
+
+
+def _faster(program: Program, target: Target, costs: KernelCosts) -> Program:
+    """Return ``program`` with other encodings of its layers, as far as the memory of ``target`` allows.
+
+    Changes are tried one by one, those first that save most cycles for a byte of flash.
+    """
+    before = predict_program(program, costs)
+    flash_limit, ram_limit = max(target.flash_limit, before.flash_bytes), max(target.ram_limit, before.ram_bytes)
+
+    def gain(change: dict[str, Encoding]) -> float:
+        after = predict_program(_changed(program, change), costs)
+        return (before.cycles - after.cycles) / max(1, after.flash_bytes - before.flash_bytes)
+
+    best = before
+    for change in sorted(_changes(program, costs), key=gain, reverse=True):
+        changed = _changed(program, change)
+        found = predict_program(changed, costs)
+        if found.cycles < best.cycles and found.flash_bytes <= flash_limit and found.ram_bytes <= ram_limit:
+            program, best = changed, found
+    return program
+
+
+def _changed(program: Program, change: dict[str, Encoding]) -> Program:
+    encodings = program.encodings | change
+    return lower(program.graph, program.board, None, program.in_pairs, lines=program.lines, encodings=encodings)
+
+
+def _changes(program: Program, costs: KernelCosts) -> Iterator[dict[str, Encoding]]:
+    """Yield every other encoding of every layer that its board's kernels read."""
+    for step in program.steps:
+        op = step.stage.op
+        known: list[Encoding] = (
+            ["unrolled"] if costs.unrolled and can_unroll(op, program.board, program.sum_bytes, step.tensors) else []
+        )
+        if isinstance(op, Conv2d):
+            known += [program.board.dense, "gaps"]
+        if isinstance(op, Convolution):
+            known = [name for name in known if encode(op, (name,), 0) is not None]
+        yield from ({op.name: name} for name in known)
 
 
 def predict_program(program: Program, costs: KernelCosts) -> Prediction:
@@ -99,7 +156,7 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
 def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str]) -> int:
     """The deepest stack if other kernels ran ``instead`` of some."""
     chain = max(
-        costs.stack[program.variant(instead.get(step.kernels[-1], step.kernels[-1]))]
+        costs.stack[program.variant(instead[step.kernels[-1]]) if step.kernels[-1] in instead else program.chain(step)]
         + (round(costs.streaming["stack"]) if step.calls > 1 else 0)
         for step in program.steps
     )
@@ -140,162 +197,16 @@ def _spare_bytes(program: Program, costs: KernelCosts, either: set[str]) -> int:
 def _step_bytes(program: Program, step: Step, costs: KernelCosts) -> int:
     """Bytes of the call, the descriptor and the weights of a step."""
     call = costs.call[step.kernels[0]]
+    weights = 0 if step.weights is None else step.weights.size
+    if step.straight:
+        return call + weights + straight_bytes(program, step, costs)
     if step.weights is not None:
-        return call + costs.structs["conv.padded" if program.padded else "conv"] + step.weights.size
+        return call + weights + costs.structs["conv.padded" if program.padded else "conv"]
     operands = len(step.stage.op.inputs) * costs.structs["operand"] if isinstance(step.stage.op, Add) else 0
     return call + costs.structs[step.struct] + operands
 
 
-def stream_events(program: Program) -> Events:
-    """Count what happens to the rows that pass the lines of ``program``, besides the layers: rows that come, bytes that move."""
-    found: Events = Counter()
-    tensors = program.graph.tensors
-    for line in program.lines:
-        shape = tensors[line.tensor].shape
-        row_bytes = math.prod(shape[1:])
-        found["row"] += line.height + line.below
-        found["row.zero"] += (line.above + line.below) * row_bytes
-        found["row.kept"] += line.outputs * (line.rows - line.step) * row_bytes
-    if program.lines:
-        found["row"] += program.lines[-1].outputs
-        found["push"] = program.lines[0].height
-    return found
-
-
-def events(program: Program, step: Step) -> Events:
-    """Count what the kernels of ``step`` repeat in an inference.
-
-    Data that decide a branch (a maximum, a clamp, a ReLU) are not looked at.
-    """
-    return Counter({event: count * step.calls for event, count in _call_events(program, step).items()})
-
-
-def _call_events(program: Program, step: Step) -> Events:
-    op, tensors = step.stage.op, step.tensors
-    output = tensors[step.stage.name]
-    elements = math.prod(output.shape)
-    match op:
-        case Add():
-            return _add_events(op, output, [tensors[name] for name in op.inputs])
-        case MaxPool2d():
-            return _pool_events("max", op.window, output)
-        case AveragePool2d():
-            multiplied = Counter({"average.multiplied": elements if op.multiplier != 1 else 0})
-            return _pool_events("average", op.window, output) + multiplied + _shifts(np.full(elements, op.shift))
-        case Conv2d() | DepthwiseConv2d():
-            return _conv_events(program, step, op)
-        case _:
-            assert_never(op)
-
-
-def _conv_events(program: Program, step: Step, op: Convolution) -> Events:
-    output = step.tensors[step.stage.name]
-    windows = _windows(step, op, step.tensors[op.inputs[0]], output)
-    places = math.prod(output.shape[:2])
-    found = Counter({"convolve": 1, "convolve.row": output.shape[0], "convolve.output": places})
-    found["window.padded" if program.padded else "window"] = windows.count
-    found["clip"] = windows.lone if program.padded else 0
-    found["odd"] = windows.odd
-    found[f"requantise.{output.dtype}"] = math.prod(output.shape)
-    if output.dtype == "int16":
-        found += _shifts(np.repeat(op.shift, places))
-    return found + _sum_events(program, step, op, windows)
-
-
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """How a convolution sums up its windows: in pairs, an odd one as if it were two; and alone, or what lies inside of one."""
-
-    count: int
-    pairs: int  # the odd ones among them
-    odd: int
-    lone: int
-    lone_rows: int  # of taps inside, over all lone windows
-    lone_columns: int  # of those rows, together
-
-
-def _windows(step: Step, op: Convolution, source: TensorType, output: TensorType) -> _Windows:
-    windows = step.stage.windows
-    inside = [_inside(op, axis, output.shape[axis] * windows[axis], source.shape[axis]) for axis in (0, 1)]
-    paired = np.outer(inside[0] == op.kernel[0], inside[1] == op.kernel[1]) & bool(step.fields["paired"])
-    rows = np.broadcast_to(inside[0][:, None], paired.shape)[~paired]
-    columns = np.broadcast_to(inside[1], paired.shape)[~paired]
-    if step.fields["paired"] and twice(step.stage, output):
-        of_a_step = np.add.reduceat(paired.reshape(-1), np.arange(0, paired.size, 2), dtype=np.int64)
-    else:
-        of_a_step = paired.reshape(output.shape[0], windows[0], output.shape[1], windows[1]).sum(axis=(1, 3))
-    odd = int((of_a_step % 2).sum())
-    pairs = (int(paired.sum()) + odd) // 2
-    return _Windows(paired.size, pairs, odd, rows.size, int(rows.sum()), int((rows * columns).sum()))
-
-
-def _inside(op: Convolution, axis: int, windows: int, extent: int) -> npt.NDArray[np.int64]:
-    """How many taps along an axis lie in the input, for every window along it."""
-    places = np.arange(windows)[:, None] * op.stride[axis] - op.padding[axis] + np.arange(op.kernel[axis])
-    return np.asarray(((places >= 0) & (places < extent)).sum(axis=1))
-
-
-def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows) -> Events:
-    assert step.weights is not None
-    encoding, (height, width) = step.weights.encoding, op.kernel
-    channels, pixel = len(step.weights.heads), step.tensors[op.inputs[0]].shape[2]
-    groups = channels if encoding in ("channels", "gaps", "depthwise") else -(-channels // 2)
-    pair_rows, lone_rows = windows.pairs * groups * height, windows.lone_rows * groups
-    match encoding:
-        case "gaps":
-            entries = sum(len(gap_entries(row)) for row in op.weights.reshape(-1, width * pixel)) // 2
-            lone_rows = windows.lone * groups * height
-            taps, lone_taps = windows.pairs * entries, windows.lone * entries
-        case "words":
-            taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), windows.lone_columns * groups * pixel
-        case "depthwise":
-            taps, lone_taps = 0, windows.lone_columns * groups
-        case "pairs" | "channels":
-            taps, lone_taps = pair_rows * width * pixel, windows.lone_columns * groups * pixel
-    name = f"{encoding}{program.sum_bytes}"
-    found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
-    alone = f"{name}.alone{'.padded' if program.padded else ''}"
-    found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
-    found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
-    if encoding == "gaps" and windows.lone:
-        found[f"{alone}.inside"] = round(lone_taps * windows.lone_columns / (windows.lone * height * width))
-    return found
-
-
-def _loops(name: str, counts: tuple[int, int, int, int]) -> Events:
-    return Counter(dict(zip((name, f"{name}.channel", f"{name}.row", f"{name}.tap"), counts, strict=True)))
-
-
-def _pool_events(name: str, window: tuple[int, int], output: TensorType) -> Events:
-    height, width = window
-    outputs = math.prod(output.shape)
-    places = outputs // output.shape[2]
-    return Counter(
-        {
-            name: 1,
-            f"{name}.place": places,
-            f"{name}.output": outputs,
-            f"{name}.row": outputs * height,
-            f"{name}.tap": outputs * height * width,
-        }
-    )
-
-
-def _add_events(op: Add, output: TensorType, inputs: list[TensorType]) -> Events:
-    elements = math.prod(output.shape)
-    found = Counter({"add": 1, f"add.element.{output.dtype}": elements})
-    for tensor in inputs:
-        found[f"add.{tensor.dtype}"] += elements
-    return found + _shifts(np.full(elements, op.shift))
-
-
-def _shifts(shifts: np.ndarray) -> Events:
-    """By the steps of a shift where it is done byte by byte, then bit by bit; a ReLU behind sums has its own way."""
-    rest = shifts[shifts > 0] - 1  # the last bit goes with the rounding
-    return Counter(
-        {
-            "shift.none": int((shifts == 0).sum()),
-            "shift.byte": int((rest // 8).sum()),
-            "shift.bit": int((rest % 8).sum()),
-        }
-    )
+def straight_bytes(program: Program, step: Step, costs: KernelCosts) -> int:
+    """Return the bytes of the straight-line code of ``step``, with the weights in it and in its table; 0 where it has none."""
+    words = max(1, sum(len(block.words) for block in step.blocks)) if step.blocks and reads_words(program.board) else 0
+    return WORD_BYTES * words + round(sum(costs.unrolled[part] * count for part, count in unrolled_parts(step).items()))

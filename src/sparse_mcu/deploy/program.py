@@ -1,8 +1,8 @@
 """An integer graph as the steps that its C takes: a kernel, a descriptor and offsets in the arena for each operation.
 
 Code generation writes a program down; prediction counts it. A step calls one kernel, ``convolve`` with another that sums up its
-windows; the fields of its descriptor are those of the struct in c/kernels.c and mean the same. The first steps may be streamed
-(stream.py): such a step computes a row of its output, from some rows of its input.
+windows, or with code of the layer's own (unroll.py); the fields of its descriptor are those of the struct in c/kernels.c and mean
+the same. The first steps may be streamed (stream.py): such a step computes a row of its output, from some rows of its input.
 """
 
 import dataclasses
@@ -11,16 +11,17 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, assert_never
+from typing import assert_never
 
 from sparse_mcu.deploy.access import item_bytes, tensor_bytes, twice
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.encode import EncodedWeights, Encoding, encode_network, sum_bytes
+from sparse_mcu.deploy.encode import EncodedWeights, Encoding, encode, encode_network, sum_bytes
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.stream import Line, running
+from sparse_mcu.deploy.unroll import Block, blocks, loops, mean_kernel, reads_words
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -34,7 +35,6 @@ from sparse_mcu.quant.graph import (
 )
 from sparse_mcu.quant.verify import verify
 
-Optimise = Literal["size", "balanced"]
 _SPARSE: Encoding = "gaps"
 Fields = dict[str, "int | str | Fields"]  # a string is a C name
 MAX_PLACE = 0xFFFF  # kernels count places within a tensor in 16 bits
@@ -43,7 +43,8 @@ MAX_BYTE = 255  # kernels count the rows of a window, strides and the windows of
 AVR_VARIABLE_BYTES = {False: 12, True: 30}  # of the variables of convolve in c/kernels.c, without and with padding
 VARIABLE_BYTES = {False: 12, True: 32}  # on other cores
 HEAD_BYTES = 8  # of a channel, with what aligns the next one; on an AVR a sum and two bytes
-READ_BEHIND = 4  # bytes of the arena, one more than sums_words reads behind a tensor, for the sake of alignment
+READ_BEHIND = 4  # bytes of the arena, one more than kernels that read words do behind a tensor, for the sake of alignment
+MAX_LOOPS = 3  # around straight-line code, from which on their number does not show in its stack
 PROGRESS_BYTES = 4  # of the variables of a line in c/kernels.c
 MAX_AVR_TABLE = 32_767
 MAX_AVR_CONSTANTS = 60_000  # leaves room for descriptors, interrupt vectors and the constants of the program around
@@ -55,12 +56,18 @@ class Step:
 
     stage: Stage
     name: str
-    struct: str  # of the descriptor: conv, pool or add
-    kernels: tuple[str, ...]  # called from the outside in: convolve and sums_..., a pool, or add
+    struct: str  # of the descriptor: conv, pool or add; empty: it needs none
+    kernels: tuple[str, ...]  # called from the outside in: convolve and sums_..., a pool, or add; sections of c/kernels.c
     fields: Fields
     weights: EncodedWeights | None
     tensors: Mapping[str, TensorType]  # what it reads and writes, as it does: of a streamed tensor some rows
     calls: int = 1  # in an inference: rows of the output, if it is streamed
+    blocks: tuple[Block, ...] = ()  # of a convolution as straight-line code
+
+    @property
+    def straight(self) -> bool:
+        """Whether it is straight-line code, of functions that no other step calls."""
+        return self.struct == ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ class Program:
     plan: MemoryPlan
     sum_bytes: int  # of a bias, and of a sum on an AVR: 4, or 3 where that is enough
     padded: bool  # whether any convolution is
+    in_pairs: bool  # whether windows may be summed up two at a time
     steps: tuple[Step, ...]
     lines: tuple[Line, ...] = ()  # of the first steps, which are streamed
 
@@ -82,14 +90,23 @@ class Program:
         return needed(["prelude", *stream, *(kernel for step in self.steps for kernel in step.kernels)])
 
     @property
+    def encodings(self) -> dict[str, Encoding]:
+        """Of all convolutions by name, and of average pools that are straight-line code, as ``lower`` takes them."""
+        found: dict[str, Encoding] = {
+            step.stage.op.name: step.weights.encoding for step in self.steps if step.weights is not None
+        }
+        return found | {step.stage.op.name: "unrolled" for step in self.steps if step.straight}
+
+    @property
     def paired(self) -> bool:
         """Whether any convolution sums up its windows in pairs."""
         return any(step.fields.get("paired") for step in self.steps)
 
     @property
     def arena_bytes(self) -> int:
-        """Bytes of the arena: the plan's, and what sums_words may read behind them."""
-        return self.plan.arena_bytes + (READ_BEHIND if "sums_words" in self.kernels else 0)
+        """Bytes of the arena: the plan's, and what kernels that read words may read behind them."""
+        words = "sums_words" in self.kernels or ("unrolled" in self.kernels and reads_words(self.board))
+        return self.plan.arena_bytes + (READ_BEHIND if words else 0)
 
     @property
     def variable_bytes(self) -> int:
@@ -102,15 +119,23 @@ class Program:
         """Return the name of a section of c/kernels.c in the tables of costs."""
         return variant(section, self.sum_bytes, self.padded, self.paired)
 
+    def chain(self, step: Step) -> str:
+        """Return the name of the functions that ``step`` calls in the table of stacks; straight-line code has loops around it."""
+        name = self.variant(step.kernels[-1])
+        return f"{name}.{min(MAX_LOOPS, loops(step.stage, step.tensors[step.stage.name]))}" if step.blocks else name
+
 
 def lower(
     graph: IntegerGraph,
     board: Board,
     costs: KernelCosts | None,
-    optimise: Optimise = "balanced",
+    in_pairs: bool = True,  # sum up windows two at a time where there are two: faster, and more code
     lines: Sequence[Line] = (),  # of the layers to stream: the first of those that stream.streamable returns
+    encodings: Mapping[str, Encoding] | None = None,  # of all convolutions by name, and of average pools that are unrolled
 ) -> Program:
-    """Return ``graph`` as a program for ``board`` whose weights and their kernels take least flash, where ``costs`` are known.
+    """Return ``graph`` as a program for ``board``.
+
+    Unless ``encodings`` are given, its weights and their kernels take least flash, where ``costs`` are known.
 
     Raises BoardError where a tensor is too large for the kernels, GraphError if ``graph`` breaks a rule.
     """
@@ -121,21 +146,26 @@ def lower(
     size, padded = sum_bytes(graph) if board.is_avr else 4, any(any(op.padding) for op in convolutions)
     tensors = [*(graph.tensors | line.slices(graph) for line in lines), *[graph.tensors] * (len(found) - len(lines))]
     calls = [*(line.outputs for line in lines), *[1] * (len(found) - len(lines))]
-    dense: Encoding = "pairs" if optimise == "size" else board.dense
-    in_pairs = optimise != "size" and (
-        dense != "pairs" or any(_windows(stage, types[stage.name]) > 1 for stage, types in zip(found, tensors, strict=True))
-    )
-    code = {
-        encoding: 0 if costs is None else costs.code[variant(f"sums_{encoding}", size, padded, in_pairs)]
-        for encoding in (dense, _SPARSE)
-    }
-    weights = encode_network(convolutions, size + 2 if board.is_avr else HEAD_BYTES, code)
+    head_bytes = size + 2 if board.is_avr else HEAD_BYTES
+    if encodings is None:
+        dense: Encoding = board.dense if in_pairs else "pairs"
+        paired = in_pairs and _any_pairs(found, tensors, {op.name: dense for op in convolutions})
+        code = {
+            encoding: 0 if costs is None else costs.code[variant(f"sums_{encoding}", size, padded, paired)]
+            for encoding in (dense, _SPARSE)
+        }
+        weights = encode_network(convolutions, head_bytes, code)
+    else:
+        paired = in_pairs and _any_pairs(found, tensors, encodings)
+        weights = {op.name: _encoded(op, encodings[op.name], head_bytes) for op in convolutions}
     names = _identifiers(stage.name for stage in found)
     steps = [
-        dataclasses.replace(_step(types, stage, names[stage.name], weights, padded, in_pairs), calls=rows)
+        dataclasses.replace(_step(types, stage, names[stage.name], weights, padded, paired), calls=rows)
         for stage, types, rows in zip(found, tensors, calls, strict=True)
     ]
-    return Program(graph, board, plan(graph, in_pairs, lines), size, padded, tuple(steps), tuple(lines))
+    unrolled = {name for name, encoding in (encodings or {}).items() if encoding == "unrolled"}
+    steps = [_unrolled(step, board) if step.stage.op.name in unrolled else step for step in steps]
+    return Program(graph, board, plan(graph, paired, lines, unrolled), size, padded, in_pairs, tuple(steps), tuple(lines))
 
 
 def check_constants(program: Program) -> None:
@@ -160,6 +190,12 @@ def check_constants(program: Program) -> None:
         )
 
 
+def _encoded(op: Convolution, encoding: Encoding, head_bytes: int) -> EncodedWeights:
+    weights = encode(op, (encoding,), head_bytes)
+    assert weights is not None, f"{encoding} must be able to hold {op.name}"
+    return weights
+
+
 def _step(
     tensors: Mapping[str, TensorType],
     stage: Stage,
@@ -181,15 +217,24 @@ def _step(
             weights = network[op.name]
             kernel = f"sums_{weights.encoding}"
             fields = (
-                {"sums": kernel}
+                {"sums": kernel, "weights": f"weights_{name}"}
                 | _conv(stage, op, name, source, output, in_pairs)
                 | (_padding(op, kernel, source) if padded else {})
             )
-            several = _windows(stage, output) > 1  # else only sums_pairs knows better than to sum up the one window twice
-            fields["paired"] = int(in_pairs and isinstance(op, Conv2d) and (several or kernel != "sums_pairs"))
+            fields["paired"] = int(in_pairs and _pairs(stage, tensors, weights.encoding))
             return Step(stage, name, "conv", ("convolve", kernel), fields, weights, tensors)
         case _:
             assert_never(op)
+
+
+def _unrolled(step: Step, board: Board) -> Step:
+    """Return ``step`` as straight-line code."""
+    op = step.stage.op
+    if isinstance(op, AveragePool2d):
+        return dataclasses.replace(step, struct="", kernels=(mean_kernel(op),), fields={})
+    assert isinstance(op, Convolution), f"a convolution or an average must be unrolled, but {op.name} is none"
+    found = blocks(op, board, math.prod(step.tensors[op.inputs[0]].shape[1:]))
+    return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, blocks=found)
 
 
 def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: TensorType, in_pairs: bool) -> Fields:
@@ -206,7 +251,6 @@ def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: 
             "pairs": pairs,
             "pitch": f"{2 * pairs} * sizeof(sum_t)" if twice(stage, output, in_pairs) else 0,
         },
-        "weights": f"weights_{name}",
         "heads": f"heads_{name}",
         "height": height,
         "width": width,
@@ -220,9 +264,20 @@ def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: 
     }
 
 
-def _windows(stage: Stage, output: TensorType) -> int:
-    """How many windows of a convolution could be summed up two at a time."""
-    return math.prod(output.shape[:2]) * math.prod(stage.windows) if isinstance(stage.op, Conv2d) else 0
+def _any_pairs(found: Sequence[Stage], tensors: Sequence[Mapping[str, TensorType]], encodings: Mapping[str, Encoding]) -> bool:
+    """Whether any of the stages, with ``tensors`` as they read and write them, could sum up its windows two at a time."""
+    return any(
+        _pairs(stage, types, encodings[stage.op.name])
+        for stage, types in zip(found, tensors, strict=True)
+        if isinstance(stage.op, Conv2d)
+    )
+
+
+def _pairs(stage: Stage, tensors: Mapping[str, TensorType], encoding: Encoding) -> bool:
+    """Whether a stage could sum up its windows two at a time. Only sums_pairs knows better than to sum up a single one twice."""
+    if not isinstance(stage.op, Conv2d) or encoding == "unrolled":
+        return False
+    return encoding != "pairs" or math.prod(tensors[stage.name].shape[:2]) * math.prod(stage.windows) > 1
 
 
 def _padding(op: Convolution, kernel: str, source: TensorType) -> Fields:

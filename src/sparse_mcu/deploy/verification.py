@@ -19,6 +19,7 @@ from sparse_mcu.deploy.predict import Prediction, predict
 from sparse_mcu.deploy.simulation import Progress
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant import interpreter
 from sparse_mcu.quant.graph import IntegerGraph
@@ -86,21 +87,21 @@ class Verification:
 
 def verify(
     graph: IntegerGraph,
-    board: Board,
+    target: Target,
     images: npt.NDArray[np.uint8],  # (N, C, H, W)
     labels: npt.NDArray[np.int64],  # (N,)
     progress: Progress | None = None,  # of the simulation, by far the longest part
-    ram_bytes: int | None = None,  # to keep within, the board's unless given
 ) -> Verification:
-    """Build ``graph`` for this machine and for ``board`` and run every image on both.
+    """Build ``graph`` for this machine and for ``target`` and run every image on both.
 
-    Raises BoardError where it does not fit ``board``, and ToolchainError without a compiler for this machine. Without a simulator
-    for ``board`` the C is checked on this machine alone.
+    Raises BoardError where it does not fit the board, and ToolchainError without a compiler for this machine. Without a simulator
+    for the board the C is checked on this machine alone.
     """
+    board = target.board
     toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
-    prediction = predict(graph, board, ram_bytes)
+    prediction = predict(graph, target)
     _check_fit(prediction, board)
-    source = generate(graph, board, ram_bytes=ram_bytes)
+    source = generate(graph, target)
     reference = interpreter.run(graph, images)
     host = host_logits(source, images)
     differs = host != reference

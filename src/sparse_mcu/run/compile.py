@@ -8,12 +8,12 @@ import numpy as np
 
 from sparse_mcu.data import Dataset, load
 from sparse_mcu.deploy import boards
-from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.kernel_costs import measured_costs
 from sparse_mcu.deploy.predict import Prediction, predict
 from sparse_mcu.deploy.simulation import Progress
 from sparse_mcu.deploy.source import CSource
+from sparse_mcu.deploy.target import Optimise, Target
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.errors import NetworkError
 from sparse_mcu.nn.folded import FoldedNetwork
@@ -33,8 +33,7 @@ CHUNK = 256  # images whose float tensors are held at a time
 class Compiled:
     """A network as integers and as C. Accuracies are on the data's test split; an unmeasured core has no ``prediction``."""
 
-    board: Board
-    ram_bytes: int  # to keep within
+    target: Target
     dataset: Dataset
     graph: IntegerGraph
     source: CSource
@@ -45,16 +44,17 @@ class Compiled:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the board has the memory, and the RAM is within ``ram_bytes``; None where that is not predicted."""
+        """Whether the board has the memory, and the RAM is within its limit; None where that is not predicted."""
         if self.prediction is None:
             return None
-        return self.prediction.flash_bytes <= self.board.flash_bytes and self.prediction.ram_bytes <= self.ram_bytes
+        return self.prediction.flash_bytes <= self.target.flash_limit and self.prediction.ram_bytes <= self.target.ram_limit
 
     def to_json(self) -> dict[str, Any]:
         """Return the figures; those of the prediction are null where there is none."""
         found = self.prediction
         return {
-            "board": self.board.name,
+            "board": self.target.board.name,
+            "optimise": self.target.optimise,
             "test_images": len(self.dataset.test),
             "float_accuracy": self.float_accuracy,
             "test_accuracy": self.accuracy,
@@ -79,7 +79,7 @@ class Compiled:
         """Run the first VERIFIED_IMAGES test images on this machine and on the board, and compare every logit."""
         test = self.dataset.test
         images, labels = test.images[:VERIFIED_IMAGES], test.labels[:VERIFIED_IMAGES]
-        return verify(self.graph, self.board, images, labels, progress, self.ram_bytes)
+        return verify(self.graph, self.target, images, labels, progress)
 
 
 def compile_network(
@@ -88,14 +88,16 @@ def compile_network(
     board: str,
     input_range: tuple[float, float] = (0.0, 1.0),
     ram_bytes: int | None = None,
+    optimise: Optimise = "balanced",
 ) -> Compiled:
     """Compile the ONNX file at ``path`` for ``board``, with scales that suit the training images of ``data``.
 
     ``input_range`` is what the network takes for the bytes 0 and 255. Where whole images do not fit within ``ram_bytes``, the
-    board's RAM unless given, they are streamed row by row. Raises NetworkError, naming the node, where the file holds
-    what integer graphs have not; DataError, BoardError.
+    board's RAM unless given, they are streamed row by row. ``optimise`` says what matters most: the least flash (size), the
+    fewest cycles that the board's flash has room for (speed), or some of both. Raises NetworkError, naming the node, where the
+    file holds what integer graphs have not; DataError, BoardError.
     """
-    target = boards.board(board)
+    target = Target(boards.board(board), ram_bytes, optimise=optimise)
     model = read_model(Path(path))
     dataset = load(data)
     network = import_model(model, dataset.input_shape, input_range)
@@ -105,10 +107,9 @@ def compile_network(
             f"a network must tell the classes of its data apart, but {path} has {graph.classes} logits and {data} "
             f"{dataset.classes} classes; calibrate with the data that it was trained on"
         )
-    ram_bytes = target.ram_bytes if ram_bytes is None else ram_bytes
-    source = generate(graph, target, ram_bytes=ram_bytes)
-    prediction = None if measured_costs(target) is None else predict(graph, target, ram_bytes)
-    return Compiled(target, ram_bytes, dataset, graph, source, *_accuracies(network, graph, dataset), prediction)
+    source = generate(graph, target)
+    prediction = None if measured_costs(target.board) is None else predict(graph, target)
+    return Compiled(target, dataset, graph, source, *_accuracies(network, graph, dataset), prediction)
 
 
 def _accuracies(network: FoldedNetwork, graph: IntegerGraph, dataset: Dataset) -> tuple[float, float, float]:

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_mcu.deploy import boards
+from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.generate import generate
 from sparse_mcu.deploy.simulation import Progress
+from sparse_mcu.deploy.target import Optimise, Target
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.errors import UserError, unknown_name
 from sparse_mcu.quant.graph import IntegerGraph
@@ -60,35 +62,45 @@ class Model:
             "milliseconds": self.run.board.milliseconds(measured["cycles"]),
         }
 
-    def export(self, out: str | Path | None = None, format: str = "c") -> tuple[Path, ...]:
+    def export(self, out: str | Path | None = None, format: str = "c", optimise: Optimise = "balanced") -> tuple[Path, ...]:
         """Write the network into the directory ``out`` (RUN/export unless given) and return the paths of its files.
 
-        ``format`` is c, a source and a header, or onnx, a quantised (QDQ) network.
+        ``format`` is c, a source and a header, or onnx, a quantised (QDQ) network. ``optimise`` says what of the C matters most:
+        the least flash (size), the fewest cycles that the run's flash budget allows (speed), or some of both.
         """
         if format not in FORMATS:
             raise UserError(unknown_name("export format", format, FORMATS))
-        files = self._onnx() if format == "onnx" else self._c()
+        files = self._onnx() if format == "onnx" else self._c(optimise)
         directory = self.run.path / "export" if out is None else Path(out)
         make_directory(directory)
         for name, data in files.items():
             write_bytes(directory / name, data)
         return tuple(directory / name for name in files)
 
-    def _c(self) -> dict[str, bytes]:
-        source = generate(self.graph, self.run.board, ram_bytes=self.run.budget.ram_bytes)
+    def _c(self, optimise: Optimise) -> dict[str, bytes]:
+        source = generate(self.graph, self._target(self.run.board, optimise))
         return {f"{source.name}.h": source.header.encode(), f"{source.name}.c": source.source.encode()}
 
     def _onnx(self) -> dict[str, bytes]:
         return {"model.onnx": qdq_bytes(self.graph)}
 
     def verify(
-        self, board: str | None = None, source: str | Path | None = None, progress: Progress | None = None
+        self,
+        board: str | None = None,
+        source: str | Path | None = None,
+        progress: Progress | None = None,
+        optimise: Optimise = "balanced",
     ) -> Verification:
         """Build the network, run the whole test split on ``board`` (the run's unless given), and compare with the interpreter.
 
-        ``source`` says where the data are if they moved.
+        ``source`` says where the data are if they moved; ``optimise`` is as for ``export``.
         """
-        target = self.run.board if board is None else boards.board(board)
+        target = self._target(self.run.board if board is None else boards.board(board), optimise)
         test = self.run.dataset(source).test
-        ram_bytes = self.run.budget.ram_bytes if target == self.run.board else None
-        return verify(self.graph, target, test.images, test.labels, progress, ram_bytes)
+        return verify(self.graph, target, test.images, test.labels, progress)
+
+    def _target(self, board: Board, optimise: Optimise) -> Target:
+        """The run's budget is for its own board."""
+        if board != self.run.board:
+            return Target(board, optimise=optimise)
+        return Target(board, self.run.budget.ram_bytes, self.run.budget.flash_bytes, optimise)

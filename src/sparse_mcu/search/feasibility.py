@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.target import Target
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedLayer, FoldedNetwork
 from sparse_mcu.quant.quantise import quantise
@@ -50,10 +51,10 @@ class Feasibility:
         """Return why ``architecture`` cannot fit, or None where it may. Raises BoardError for a board without figures."""
         network, budget = _emptied(architecture), self._budget
         graph = quantise(network, np.zeros((1, *architecture.input_shape), np.uint8))
-        prediction = predict(graph, self._board, WHOLE_IMAGES)  # the least flash and cycles
+        prediction = predict(graph, Target(self._board, WHOLE_IMAGES))  # the least flash and cycles
         ram_bytes = prediction.least_ram_bytes
         if ram_bytes > budget.ram_bytes:
-            ram_bytes = predict(graph, self._board, budget.ram_bytes).least_ram_bytes
+            ram_bytes = predict(graph, Target(self._board, budget.ram_bytes)).least_ram_bytes
         if ram_bytes > budget.ram_bytes:
             where = peak_activations(tuple(folded.layer for folded in network)).layer
             return Shortfall("bytes of RAM", ram_bytes, budget.ram_bytes, where)

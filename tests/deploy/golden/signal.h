@@ -3,9 +3,9 @@
  *
  * Network  18b798be63a928196b6e6db70a37c9a21430079df9f9523ecddf8262187763dc (SHA-256)
  * Board    Arduino Uno, ATmega328P at 16 MHz; avr-gcc -mmcu=atmega328p -Os -mrelax
- * Flash    3,977 bytes predicted, code and constants
- * RAM      304 bytes predicted: variables 182 (the image included), stack 122
- * Time     55,582 cycles predicted, 3.5 ms
+ * Flash    3,976 bytes predicted, code and constants
+ * RAM      306 bytes predicted: variables 182 (the image included), stack 124
+ * Time     54,113 cycles predicted, 3.4 ms
  */
 #ifndef SIGNAL_H
 #define SIGNAL_H

@@ -359,6 +359,52 @@ KERNEL uint8_t *requantise(uint8_t *out, const sum_t *sums, const struct head *h
 #endif
 }
 
+/* kernel keep (uses requantise) */
+#ifdef __AVR__
+/* Assembly: keeps the sum in three or four registers at Z + offset; if T is set, only if it is larger than what is there. */
+#if SUM_BYTES == 3
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction)
+#else
+#define KEEP(a, b, c, d, offset) \
+    "brtc 8f \n\t" \
+    "ldd r16, Z+" #offset " \n\t" \
+    "cp r16, " #a " \n\t" \
+    "ldd r16, Z+" #offset "+1 \n\t" \
+    "cpc r16, " #b " \n\t" \
+    "ldd r16, Z+" #offset "+2 \n\t" \
+    "cpc r16, " #c " \n\t" \
+    "ldd r16, Z+" #offset "+3 \n\t" \
+    "cpc r16, " #d " \n\t" \
+    "brge 9f \n" \
+    "8: std Z+" #offset ", " #a " \n\t" \
+    "std Z+" #offset "+1, " #b " \n\t" \
+    "std Z+" #offset "+2, " #c " \n\t" \
+    "std Z+" #offset "+3, " #d " \n" \
+    "9: \n\t"
+#define TOP_BYTE(instruction) instruction
+#endif
+#endif
+/* Keeps sum at place; if larger, only if it is larger than what is there. */
+INLINE void keep(sum_t *place, sum_t sum, uint8_t larger)
+{
+    if (!larger || sum > *place) {
+        *place = sum;
+    }
+}
+
 /* kernel convolve (uses requantise) */
 /*
  * Adds up the products of a window's taps with the weights of every output channel, without the bias: of the windows that begin at
@@ -535,47 +581,12 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
     }
 }
 
-/* kernel kept (uses convolve) */
+/* kernel kept (uses convolve, keep) */
 #ifdef __AVR__
 #define SYMBOL(field) [field] "i"(&window.field)
 #define LONE_SYMBOL(field) [field] "i"(&ALONE(field))
-/* Assembly: keeps the sum in three or four registers at Z + offset; if T is set, only if it is larger than what is there. */
 #define LOAD(register, field) "lds " #register ", %[" #field "] \n\t"
 #define LOAD2(low, high, field) "lds " #low ", %[" #field "] \n\t lds " #high ", %[" #field "]+1 \n\t"
-#if SUM_BYTES == 3
-#define KEEP(a, b, c, d, offset) \
-    "brtc 8f \n\t" \
-    "ldd r16, Z+" #offset " \n\t" \
-    "cp r16, " #a " \n\t" \
-    "ldd r16, Z+" #offset "+1 \n\t" \
-    "cpc r16, " #b " \n\t" \
-    "ldd r16, Z+" #offset "+2 \n\t" \
-    "cpc r16, " #c " \n\t" \
-    "brge 9f \n" \
-    "8: std Z+" #offset ", " #a " \n\t" \
-    "std Z+" #offset "+1, " #b " \n\t" \
-    "std Z+" #offset "+2, " #c " \n" \
-    "9: \n\t"
-#define TOP_BYTE(instruction)
-#else
-#define KEEP(a, b, c, d, offset) \
-    "brtc 8f \n\t" \
-    "ldd r16, Z+" #offset " \n\t" \
-    "cp r16, " #a " \n\t" \
-    "ldd r16, Z+" #offset "+1 \n\t" \
-    "cpc r16, " #b " \n\t" \
-    "ldd r16, Z+" #offset "+2 \n\t" \
-    "cpc r16, " #c " \n\t" \
-    "ldd r16, Z+" #offset "+3 \n\t" \
-    "cpc r16, " #d " \n\t" \
-    "brge 9f \n" \
-    "8: std Z+" #offset ", " #a " \n\t" \
-    "std Z+" #offset "+1, " #b " \n\t" \
-    "std Z+" #offset "+2, " #c " \n\t" \
-    "std Z+" #offset "+3, " #d " \n" \
-    "9: \n\t"
-#define TOP_BYTE(instruction) instruction
-#endif
 /* Assembly: adds tap * weight (r18), unsigned and signed, to a sum. */
 #ifdef __AVR_HAVE_MUL__
 #define ADD_PRODUCT(tap, a, b, c, d) \
@@ -608,13 +619,6 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
 /* Assembly: counts r21:r20 down as two nested loops, dec r20 and dec r21: one more round of the outer one unless r20 is 0. */
 #define NESTED "cpi r20, 1 \n\t sbci r21, 255 \n\t"
 #endif
-/* Keeps sum at place; if larger, only if it is larger than what is there. */
-INLINE void keep(sum_t *place, sum_t sum, uint8_t larger)
-{
-    if (!larger || sum > *place) {
-        *place = sum;
-    }
-}
 
 /* kernel sums_pairs (uses kept) */
 /* The weights of two channels lie together, tap by tap; the last channel of an odd number is joined by zeros. */
@@ -1205,6 +1209,223 @@ KERNEL void sums_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights
 #endif
 }
 
+/* kernel unrolled (uses keep) */
+/*
+ * A convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up sums up a
+ * window with straight-line code; right is the way from a window to the next one of a pool; down, across and below are those from where
+ * such a row, a pool and a row of pools end to where the next one begins.
+ */
+#define CONVOLVE(sum_up, heads, height, width, channels, wide, pool_height, pool_width, right, down, across, below) \
+    for (uint8_t y = height; y > 0; y--, in += below) { \
+        for (uint8_t x = width; x > 0; x--, in += across) { \
+            uint8_t larger = 0; \
+            for (uint8_t v = pool_height; v > 0; v--, in += down) { \
+                for (uint8_t u = pool_width; u > 0; u--, in += right, larger = 1) { \
+                    sum_up(in, sums, larger); \
+                } \
+            } \
+            out = requantise(out, sums, heads, channels, wide); \
+        } \
+    }
+
+/*
+ * Straight-line code: SUMS(count, commands) sums up the next count channels of the window at a. Among its commands,
+ * TAP(offset) takes an input, PLUS(channel, weight) and MINUS add a multiple of it to a sum; WORD(offset) takes four, QUAD(channel,
+ * weights) adds a multiple of each, EVEN of the first and the third, ODD of the others; AHEAD and BACK move a. Four weights lie in two
+ * words of a table: the first and the third, the second and the fourth.
+ */
+#if defined(FOR_AVR) && defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+#define LOW_0 "r2"
+#define MIDDLE_0 "r3"
+#define HIGH_0 "r4"
+#define LOW_1 "r5"
+#define MIDDLE_1 "r6"
+#define HIGH_1 "r7"
+#define LOW_2 "r8"
+#define MIDDLE_2 "r9"
+#define HIGH_2 "r10"
+#define LOW_3 "r11"
+#define MIDDLE_3 "r12"
+#define HIGH_3 "r13"
+#define LOW_4 "r20"
+#define MIDDLE_4 "r21"
+#define HIGH_4 "r22"
+#define LOW_5 "r23"
+#define MIDDLE_5 "r24"
+#define HIGH_5 "r25"
+#define NEW_1 "clr r2 \n\t clr r3 \n\t clr r4 \n\t"
+#define NEW_2 NEW_1 "clr r5 \n\t clr r6 \n\t clr r7 \n\t"
+#define NEW_3 NEW_2 "clr r8 \n\t clr r9 \n\t clr r10 \n\t"
+#define NEW_4 NEW_3 "clr r11 \n\t clr r12 \n\t clr r13 \n\t"
+#define NEW_5 NEW_4 "clr r20 \n\t clr r21 \n\t clr r22 \n\t"
+#define NEW_6 NEW_5 "clr r23 \n\t clr r24 \n\t clr r25 \n\t"
+#define KEEP_1 KEEP(r2, r3, r4, , 0)
+#define KEEP_2 KEEP_1 KEEP(r5, r6, r7, , 3)
+#define KEEP_3 KEEP_2 KEEP(r8, r9, r10, , 6)
+#define KEEP_4 KEEP_3 KEEP(r11, r12, r13, , 9)
+#define KEEP_5 KEEP_4 KEEP(r20, r21, r22, , 12)
+#define KEEP_6 KEEP_5 KEEP(r23, r24, r25, , 15)
+#define TAP(offset) "ldd r16, Z+" #offset " \n\t"
+#define AHEAD(bytes) "subi r30, lo8(-(" #bytes ")) \n\t sbci r31, hi8(-(" #bytes ")) \n\t"
+#define BACK(bytes) "subi r30, lo8(" #bytes ") \n\t sbci r31, hi8(" #bytes ") \n\t"
+#define PLUS(channel, weight) \
+    "ldi r18, " #weight " \n\t" \
+    "mul r16, r18 \n\t" \
+    "add " LOW_##channel ", r0 \n\t" \
+    "adc " MIDDLE_##channel ", r1 \n\t" \
+    "adc " HIGH_##channel ", r15 \n\t"
+#define MINUS(channel, weight) \
+    "ldi r18, " #weight " \n\t" \
+    "mul r16, r18 \n\t" \
+    "sub " LOW_##channel ", r0 \n\t" \
+    "sbc " MIDDLE_##channel ", r1 \n\t" \
+    "sbc " HIGH_##channel ", r15 \n\t"
+#define SUMS(count, commands) \
+    { \
+        register uint8_t flag_ __asm__("r14") = larger; \
+        __asm__ volatile("clr r15 \n\t" \
+                         NEW_##count \
+                         commands \
+                         "movw r18, r30 \n\t" \
+                         "movw r30, r26 \n\t" \
+                         "bst r14, 0 \n\t" \
+                         KEEP_##count \
+                         "movw r30, r18 \n\t" \
+                         "adiw r26, 3 * " #count " \n\t" \
+                         "clr __zero_reg__" \
+                         : "+z"(a), "+x"(sums) \
+                         : "r"(flag_) \
+                         : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r15", "r16", "r17", \
+                           "r18", "r19", "r20", "r21", "r22", "r23", "r24", "r25", "memory"); \
+    }
+#else
+#define NEW_1 sum_t sum_0 = 0;
+#define NEW_2 NEW_1 sum_t sum_1 = 0;
+#define NEW_3 NEW_2 sum_t sum_2 = 0;
+#define NEW_4 NEW_3 sum_t sum_3 = 0;
+#define NEW_5 NEW_4 sum_t sum_4 = 0;
+#define NEW_6 NEW_5 sum_t sum_5 = 0;
+#define KEEP_1 keep(sums++, sum_0, larger);
+#define KEEP_2 KEEP_1 keep(sums++, sum_1, larger);
+#define KEEP_3 KEEP_2 keep(sums++, sum_2, larger);
+#define KEEP_4 KEEP_3 keep(sums++, sum_3, larger);
+#define KEEP_5 KEEP_4 keep(sums++, sum_4, larger);
+#define KEEP_6 KEEP_5 keep(sums++, sum_5, larger);
+#if (defined(__arm__) || defined(__riscv_mul)) && !defined(__clang__)
+#ifdef __ARM_ARCH_6M__
+#define REGISTER "+l" /* low ones */
+#else
+#define REGISTER "+r"
+#endif
+#define SUMS_1 [sum_0] REGISTER(sum_0)
+#define SUMS_2 SUMS_1, [sum_1] REGISTER(sum_1)
+#define SUMS_3 SUMS_2, [sum_2] REGISTER(sum_2)
+#define SUMS_4 SUMS_3, [sum_3] REGISTER(sum_3)
+#define SUMS_5 SUMS_4, [sum_4] REGISTER(sum_4)
+#define SUMS_6 SUMS_5, [sum_5] REGISTER(sum_5)
+#endif
+#if defined(FOR_THUMB1) && defined(__ARM_ARCH_6M__) && !defined(__clang__)
+#define TAP(offset) "ldrb %[tap], [%[a], #" #offset "] \n\t"
+#define AHEAD(bytes) "add %[a], #" #bytes " \n\t"
+#define BACK(bytes) "sub %[a], #" #bytes " \n\t"
+#define PLUS(channel, weight) \
+    "mov %[product], #" #weight " \n\t" \
+    "mul %[product], %[tap] \n\t" \
+    "add %[sum_" #channel "], %[product] \n\t"
+#define MINUS(channel, weight) \
+    "mov %[product], #" #weight " \n\t" \
+    "mul %[product], %[tap] \n\t" \
+    "sub %[sum_" #channel "], %[product] \n\t"
+#define SUMS(count, commands) \
+    { \
+        uint32_t tap_, product_; \
+        NEW_##count \
+        __asm__(commands "" : SUMS_##count, [a] "+l"(a), [tap] "=&l"(tap_), [product] "=&l"(product_) : : "cc", "memory"); \
+        KEEP_##count \
+    }
+#elif defined(FOR_DSP) && defined(__ARM_FEATURE_DSP) && defined(__thumb2__) && !defined(__clang__)
+#define WORD(offset) \
+    "ldr.w %[odd], [%[a], #" #offset "] \n\t" \
+    "uxtb16 %[even], %[odd] \n\t" \
+    "uxtb16 %[odd], %[odd], ror #8 \n\t"
+#define QUAD(channel, first, second, third, fourth) \
+    "ldrd %[first], %[second], [%[weights]], #8 \n\t" \
+    "smlad %[sum_" #channel "], %[even], %[first], %[sum_" #channel "] \n\t" \
+    "smlad %[sum_" #channel "], %[odd], %[second], %[sum_" #channel "] \n\t"
+#define EVEN(channel, first, third) \
+    "ldr.w %[first], [%[weights]], #4 \n\t" \
+    "smlad %[sum_" #channel "], %[even], %[first], %[sum_" #channel "] \n\t"
+#define ODD(channel, second, fourth) \
+    "ldr.w %[first], [%[weights]], #4 \n\t" \
+    "smlad %[sum_" #channel "], %[odd], %[first], %[sum_" #channel "] \n\t"
+#define AHEAD(bytes) "addw %[a], %[a], #" #bytes " \n\t"
+#define BACK(bytes) "subw %[a], %[a], #" #bytes " \n\t"
+#define SUMS(count, commands) \
+    { \
+        uint32_t even_, odd_, first_, second_; \
+        NEW_##count \
+        __asm__(commands "" \
+                : SUMS_##count, [a] "+r"(a), [weights] "+r"(weights), [even] "=&r"(even_), [odd] "=&r"(odd_), \
+                  [first] "=&r"(first_), [second] "=&r"(second_) \
+                : \
+                : "memory"); \
+        KEEP_##count \
+    }
+#elif defined(FOR_THUMB2) && defined(__thumb2__) && !defined(__clang__)
+#define TAP(offset) "ldrb.w %[tap], [%[a], #" #offset "] \n\t"
+#define AHEAD(bytes) "addw %[a], %[a], #" #bytes " \n\t"
+#define BACK(bytes) "subw %[a], %[a], #" #bytes " \n\t"
+#define PLUS(channel, weight) \
+    "mov.w %[product], #" #weight " \n\t" \
+    "mla %[sum_" #channel "], %[product], %[tap], %[sum_" #channel "] \n\t"
+#define MINUS(channel, weight) \
+    "mov.w %[product], #" #weight " \n\t" \
+    "mls %[sum_" #channel "], %[product], %[tap], %[sum_" #channel "] \n\t"
+#define SUMS(count, commands) \
+    { \
+        uint32_t tap_, product_; \
+        NEW_##count \
+        __asm__(commands "" : SUMS_##count, [a] "+r"(a), [tap] "=&r"(tap_), [product] "=&r"(product_) : : "memory"); \
+        KEEP_##count \
+    }
+#elif defined(FOR_RISCV) && defined(__riscv_mul) && !defined(__clang__)
+#define TAP(offset) "lbu %[tap], " #offset "(%[a]) \n\t"
+#define AHEAD(bytes) "add %[a], %[a], " #bytes " \n\t"
+#define BACK(bytes) "add %[a], %[a], -" #bytes " \n\t"
+#define PLUS(channel, weight) \
+    "li %[product], " #weight " \n\t" \
+    "mul %[product], %[product], %[tap] \n\t" \
+    "add %[sum_" #channel "], %[sum_" #channel "], %[product] \n\t"
+#define MINUS(channel, weight) PLUS(channel, -weight)
+#define SUMS(count, commands) \
+    { \
+        uint32_t tap_, product_; \
+        NEW_##count \
+        __asm__(commands "" : SUMS_##count, [a] "+r"(a), [tap] "=&r"(tap_), [product] "=&r"(product_) : : "memory"); \
+        KEEP_##count \
+    }
+#else
+#define TAP(offset) tap = a[offset];
+#define WORD(offset) word = a + offset;
+#define QUAD(channel, first, second, third, fourth) EVEN(channel, first, third) ODD(channel, second, fourth)
+#define EVEN(channel, first, third) sum_##channel += first * word[0] + third * word[2];
+#define ODD(channel, second, fourth) sum_##channel += second * word[1] + fourth * word[3];
+#define AHEAD(bytes) a += bytes;
+#define BACK(bytes) a -= bytes;
+#define PLUS(channel, weight) sum_##channel += weight * tap;
+#define MINUS(channel, weight) sum_##channel -= weight * tap;
+#define SUMS(count, commands) \
+    { \
+        const uint8_t *word = a; \
+        int tap = 0; \
+        (void)word, (void)tap; \
+        NEW_##count \
+        commands \
+        KEEP_##count \
+    }
+#endif
+#endif
+
 /* kernel sums_depthwise (uses kept) */
 /* Every channel of the output sums up taps of the same channel of the input. Windows come one by one. */
 KERNEL void sums_depthwise(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
@@ -1330,6 +1551,28 @@ INLINE uint8_t mean_of(const struct pool *pool, const uint8_t *corner)
 KERNEL void average_pool(const struct pool *layer, const uint8_t *in, uint8_t *out)
 {
     pool(layer, in, out, mean_of);
+}
+
+/* kernel mean */
+/*
+ * An average pool as code for one layer: mean is that of the window at in; columns and rows are the bytes from the last channel of a
+ * window to the next window, and from there to the next row of windows.
+ */
+#define MEANS(height, width, channels, columns, rows, mean) \
+    for (uint8_t y = height; y > 0; y--, in += rows) { \
+        for (uint8_t x = width; x > 0; x--, in += columns) { \
+            for (uint16_t channel = channels; channel > 0; channel--, in++) { \
+                *out++ = mean; \
+            } \
+        } \
+    }
+#define MEAN(total, shift) (uint8_t)(((uint16_t)(total) + (1 << shift >> 1)) >> shift)
+
+/* kernel scaled_mean (uses scaled, mean) */
+INLINE uint8_t scaled_mean(uint16_t total, uint16_t multiplier, uint8_t shift)
+{
+    int32_t mean = scaled((int32_t)total * multiplier, shift);
+    return (uint8_t)(mean > 255 ? 255 : mean);
 }
 
 /* kernel add (uses scaled) */
