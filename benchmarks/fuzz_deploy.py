@@ -1,9 +1,9 @@
 """Generated C against the interpreter over random integer graphs: on this machine under sanitizers, and on simulated boards.
 
-Graphs have every operation, odd sizes and extreme values; of those that can be streamed row by row, any number of layers is. Each
-is drawn from its own seed, so that `--seeds N` alone repeats one that differed. Results go line by line to a file; a run that is
-stopped goes on from there, and starts anew once the code that they are results of (src/sparse_mcu/deploy) has changed. Graphs too
-large for a board are counted, but not as run.
+Graphs have every operation, odd sizes and extreme values; of those that can be streamed row by row, any number of layers is; they
+are optimised for size, balance or speed. Each is drawn from its own seed, so that `--seeds N` alone repeats one that differed.
+Results go line by line to a file; a run that is stopped goes on from there, and starts anew once the code that they are results
+of (src/sparse_mcu/deploy) has changed. Graphs too large for a board are counted, but not as run.
 
     python benchmarks/fuzz_deploy.py [--host 3000] [--board 200] [--boards arduino-uno ...] [--jobs 2] [--out FILE]
     python benchmarks/fuzz_deploy.py --seeds 17 --boards microbit
@@ -31,11 +31,13 @@ from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import HostFault, host_logits
 from sparse_mcu.deploy.kernel_costs import kernel_costs
-from sparse_mcu.deploy.program import check_constants, lower
+from sparse_mcu.deploy.predict import candidates
+from sparse_mcu.deploy.program import check_constants
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.source import CSource
 from sparse_mcu.deploy.stream import streamable
+from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant import interpreter
 from sparse_mcu.quant.graph import IntegerGraph
@@ -132,9 +134,12 @@ def run(target: str, seed: int) -> Result:
 
 
 def source(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> CSource:
-    """Return the C of ``graph`` for ``target``, with a random number of layers streamed of those that can be."""
+    """Return the C of ``graph`` for ``target``, made one way of all, with any number of layers streamed of those that can be."""
     lines = streamable(graph)
-    program = lower(graph, target, kernel_costs(target), lines=lines[: rng.integers(0, len(lines) + 1)])
+    lines = lines[: rng.integers(0, len(lines) + 1)]
+    aim = Target(target, optimise=OPTIMISE[rng.integers(len(OPTIMISE))])
+    programs = list(candidates(graph, aim, kernel_costs(target), lines))
+    program = programs[rng.integers(len(programs))]
     check_constants(program)
     return render(program, None)
 

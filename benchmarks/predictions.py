@@ -4,13 +4,14 @@ Half of the networks are random integer graphs (every operation, odd sizes, extr
 trained for a few epochs on `digits`, pruned and quantised, as a search makes them. Each is predicted, then compiled, linked and
 run on a few images; every logit is compared with the interpreter's. Errors are predicted less measured.
 
-    python benchmarks/predictions.py [--networks 60] [--images 4] [--seed 0] [--boards arduino-uno microbit ...]
+    python benchmarks/predictions.py [--networks 60] [--images 4] [--seed 0] [--boards NAME ...] [--optimise balanced]
 
 Exit status 1 where a bound is broken: RAM never under and at most 16 bytes over, flash within 3 %, no logit differs.
 """
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from itertools import count, islice
@@ -19,8 +20,9 @@ import numpy as np
 import torch
 
 from sparse_mcu.data import Dataset, load
-from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.errors import BoardError
 from sparse_mcu.nn.network import Network
@@ -37,7 +39,7 @@ FLASH_SHARE = 0.03
 SIZES = (GraphSize(layers=3, extent=8, channels=6), GraphSize(), GraphSize(layers=10, extent=10, channels=12))
 
 
-def random_graphs(rng: np.random.Generator, target: Board) -> Iterator[IntegerGraph]:
+def random_graphs(rng: np.random.Generator, target: Target) -> Iterator[IntegerGraph]:
     """Yield random graphs that fit the board."""
     for number in count():
         graph = random_graph(rng, SIZES[number % len(SIZES)])
@@ -45,9 +47,9 @@ def random_graphs(rng: np.random.Generator, target: Board) -> Iterator[IntegerGr
             yield graph
 
 
-def trained_graphs(rng: np.random.Generator, target: Board, data: Dataset) -> Iterator[IntegerGraph]:
+def trained_graphs(rng: np.random.Generator, target: Target, data: Dataset) -> Iterator[IntegerGraph]:
     """Yield trained networks that fit the board."""
-    limits = SpaceLimits.for_input(data.input_shape, data.classes, target.ram_bytes, target.flash_bytes)
+    limits = SpaceLimits.for_input(data.input_shape, data.classes, target.ram_limit, target.flash_limit)
     for seed in count():
         drawn = sample(limits, rng)
         architecture = dataclasses.replace(drawn, training=dataclasses.replace(drawn.training, epochs=EPOCHS))
@@ -58,15 +60,17 @@ def trained_graphs(rng: np.random.Generator, target: Board, data: Dataset) -> It
             yield graph
 
 
-def fits(graph: IntegerGraph, target: Board) -> bool:
+def fits(graph: IntegerGraph, target: Target) -> bool:
     try:
         prediction = predict(graph, target)
     except BoardError:  # its weights lie beyond what one address reaches
         return False
-    return prediction.ram_bytes <= target.ram_bytes and prediction.flash_bytes <= target.flash_bytes
+    return prediction.ram_bytes <= target.ram_limit and prediction.flash_bytes <= target.flash_limit
 
 
-def verifications(graphs: Iterator[IntegerGraph], target: Board, images: int, rng: np.random.Generator) -> Iterator[Verification]:
+def verifications(
+    graphs: Iterator[IntegerGraph], target: Target, images: int, rng: np.random.Generator
+) -> Iterator[Verification]:
     for graph in graphs:
         yield verify(graph, target, random_images(rng, graph, images), np.zeros(images, np.int64))
 
@@ -86,10 +90,11 @@ def error(found: Verification) -> tuple[int, float, float]:
     )
 
 
-def line(target: Board, kind: str, found: list[Verification]) -> str:
+def line(target: Target, kind: str, found: list[Verification]) -> str:
     ram, flash, cycles = errors(found)
     cells = (
-        target.name,
+        target.board.name,
+        target.optimise,
         f"{len(found)} {kind}",
         f"{min(ram):+.0f} to {max(ram):+.0f} B",
         f"{min(flash):+.1%} to {max(flash):+.1%}",
@@ -112,13 +117,15 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=4, help="run on each network")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--boards", nargs="+", default=["arduino-uno", "microbit", "nucleo-f446", "arduino-mega"])
+    parser.add_argument("--optimise", nargs="+", choices=OPTIMISE, default=["balanced"], help="settings to measure")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     digits = load("digits")
-    print("| board | networks | RAM | flash | cycles | cycles, mean of absolute values | logits that differ |")
-    print("|---|---|---|---|---|---|---|")
+    print("| board | optimise | networks | RAM | flash | cycles | cycles, mean of absolute values | logits that differ |")
+    print("|---|---|---|---|---|---|---|---|")
     kept = True
-    for target in map(board, arguments.boards):
+    for name, optimise in itertools.product(arguments.boards, arguments.optimise):
+        target = Target(board(name), optimise=optimise)
         rng = np.random.default_rng(arguments.seed)
         kinds = {"random graphs": random_graphs(rng, target), "trained on digits": trained_graphs(rng, target, digits)}
         for kind, graphs in kinds.items():

@@ -30,9 +30,10 @@ from sparse_mcu.deploy.boards import Board, boards
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import WARNINGS
 from sparse_mcu.deploy.kernel_costs import kernel_costs
-from sparse_mcu.deploy.program import lower
+from sparse_mcu.deploy.predict import candidates
 from sparse_mcu.deploy.source import CSource
 from sparse_mcu.deploy.stream import streamable
+from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.quant.random_graph import GraphSize, random_graph
 
 SIZES = (GraphSize(), GraphSize(layers=10, extent=10, channels=12))
@@ -65,13 +66,15 @@ def checks(target: Board) -> dict[str, tuple[str, ...]]:
 
 
 def sources(count: int) -> Iterator[tuple[Board, CSource]]:
-    """Yield the C of random graphs, for every core in turn, and every other one streamed as far as it can be."""
+    """Yield the C of random graphs for every core and every setting in turn, every other one streamed as far as it can be."""
     targets = list({row.core: row for row in boards()}.values())
     for seed in range(count):
         graph = random_graph(np.random.default_rng(seed), SIZES[seed % len(SIZES)])
         target = targets[seed % len(targets)]
         lines = streamable(graph) if seed % 2 else ()
-        yield target, render(lower(graph, target, kernel_costs(target), lines=lines), None)
+        aim = Target(target, optimise=OPTIMISE[seed // 2 % len(OPTIMISE)])
+        for program in candidates(graph, aim, kernel_costs(target), lines):
+            yield target, render(program, None)
 
 
 def check(target: Board, folder: Path) -> Iterator[tuple[str, str]]:

@@ -3,24 +3,25 @@
 The network is compiled from its ONNX file as `sparse-mcu compile` does; then the smallest weights of every layer become zero, as
 many as --zeros says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run
 on the first test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in
-flash for a convolution besides code: values, indices, biases and scales.
+flash for a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own.
 
-    python benchmarks/sparse.py refB.onnx mnist.npz [--zeros 0.8] [--images 20] [--boards arduino-uno microbit]
+    python benchmarks/sparse.py refB.onnx mnist.npz [--zeros 0.8] [--images 20] [--boards NAME ...] [--optimise size ...]
 
 Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
 """
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from pathlib import Path
 
 import numpy as np
 
 from sparse_mcu.data import Dataset
-from sparse_mcu.deploy.boards import Board, board
 from sparse_mcu.deploy.kernel_costs import kernel_costs
-from sparse_mcu.deploy.program import lower
+from sparse_mcu.deploy.predict import fitted, straight_bytes
+from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.quant.graph import Convolution, IntegerGraph
 from sparse_mcu.run.compile import compile_network
@@ -43,26 +44,29 @@ def _thinned(op: Convolution, zeros: float) -> np.ndarray:
     return flat.reshape(op.weights.shape)
 
 
-def weight_bytes(graph: IntegerGraph, target: Board) -> int:
-    program = lower(graph, target, kernel_costs(target))
-    return sum(step.weights.size for step in program.steps if step.weights is not None)
+def weight_bytes(graph: IntegerGraph, target: Target) -> int:
+    costs = kernel_costs(target.board)
+    program = fitted(graph, target, costs)
+    layers = [step for step in program.steps if step.weights is not None]
+    return sum(step.weights.size + straight_bytes(program, step, costs) for step in layers if step.weights is not None)
 
 
-def measured(graph: IntegerGraph, target: Board, data: Dataset, images: int) -> Verification:
+def measured(graph: IntegerGraph, target: Target, data: Dataset, images: int) -> Verification:
     found = verify(graph, target, data.test.images[:images], data.test.labels[:images])
     if found.measured is None:
         sys.exit(found.not_simulated)
     return found
 
 
-def compare(dense: IntegerGraph, sparse: IntegerGraph, target: Board, data: Dataset, images: int) -> bool:
+def compare(dense: IntegerGraph, sparse: IntegerGraph, target: Target, data: Dataset, images: int) -> bool:
     """Print a line for ``target``; return whether the sparse network keeps within its bounds and no logit differs."""
     found = [measured(graph, target, data, images) for graph in (dense, sparse)]
     cycles = [verification.measured.cycles for verification in found if verification.measured is not None]
     weights = [weight_bytes(graph, target) for graph in (dense, sparse)]
     mismatches = sum(verification.mismatches for verification in found)
     time, size = cycles[1] / cycles[0], weights[1] / weights[0]
-    cells = (target.name, *(f"{n:,}" for n in cycles), f"{time:.1%}", *(f"{n:,}" for n in weights), f"{size:.1%}", mismatches)
+    names = (target.board.name, target.optimise)
+    cells = (*names, *(f"{n:,}" for n in cycles), f"{time:.1%}", *(f"{n:,}" for n in weights), f"{size:.1%}", mismatches)
     print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return time <= MOST_CYCLES and size <= MOST_BYTES and mismatches == 0
 
@@ -74,14 +78,16 @@ def main() -> None:
     parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
     parser.add_argument("--images", type=int, default=20, help="test images to run on each board")
     parser.add_argument("--boards", nargs="+", default=["arduino-uno", "microbit"])
+    parser.add_argument("--optimise", nargs="+", choices=OPTIMISE, default=OPTIMISE, help="settings to measure")
     arguments = parser.parse_args()
-    print("| board | cycles or instructions, dense | sparse | share | weight bytes, dense | sparse | share | differing logits |")
-    print("|---|---|---|---|---|---|---|---|")
+    shares = (f"{what}, dense | sparse | share" for what in ("cycles or instructions", "weight bytes"))
+    print(f"| board | optimise | {' | '.join(shares)} | differing logits |")
+    print("|---" * 9 + "|")
     kept = True
-    for name in arguments.boards:
-        compiled = compile_network(arguments.network, arguments.data, name, INPUT_RANGE)
+    for name, optimise in itertools.product(arguments.boards, arguments.optimise):
+        compiled = compile_network(arguments.network, arguments.data, name, INPUT_RANGE, optimise=optimise)
         sparse = thinned(compiled.graph, arguments.zeros)
-        kept &= compare(compiled.graph, sparse, board(name), compiled.dataset, arguments.images)
+        kept &= compare(compiled.graph, sparse, compiled.target, compiled.dataset, arguments.images)
     sys.exit(0 if kept else 1)
 
 
