@@ -38,7 +38,7 @@ def press_ctrl_c(search: Process) -> None:
 
 @pytest.mark.parametrize("stop", [press_ctrl_c, Process.terminate])
 def test_a_stopped_search_prints_its_front_and_how_to_go_on(cli: CommandLine, stop: Callable[[Process], None]) -> None:
-    search = cli.begin(*SEARCH, "--time", "10m", "--out", "run", "--json")
+    search = cli.begin(*SEARCH, "--time", "1m", "--out", "run", "--json")
     cli.wait_for_trials(search, "run", 1)
     assert "in use by another" in cli.refused("search", "--resume", "run")
     assert cli.json("front", "run")["board"] == "arduino-uno"  # reading is open to all meanwhile

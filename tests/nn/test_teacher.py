@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from sparse_mcu.nn.teacher import FEWEST_STEPS, MOST_STEPS, affordable_steps, logits, teacher
+from sparse_mcu.nn.teacher import FEWEST_STEPS, MOST_PASSES, MOST_STEPS, affordable_steps, logits, most_steps, teacher
 
 
 def bright_thirds(shape, n, seed=0):
@@ -39,8 +39,12 @@ def test_a_teacher_learns_no_more_when_its_time_is_over():
 def test_steps_are_as_many_as_the_time_allows():
     images, labels = bright_thirds((1, 8, 8), 640)
     assert affordable_steps(images, labels, 3, seconds=0.0) == 0
-    assert affordable_steps(images, labels, 3, seconds=1e6) == MOST_STEPS
+    assert affordable_steps(images, labels, 3, seconds=1e6) == most_steps(640) == MOST_PASSES * 640 / 64
     assert (
         affordable_steps(np.tile(images, (200, 1, 1, 1)), np.tile(labels, 200), 3, seconds=1.0) == 0
     )  # all used up by its answers
     assert affordable_steps(images, labels, 3, seconds=60.0) >= FEWEST_STEPS
+
+
+def test_steps_end_where_hardly_anything_is_learnt_any_more():
+    assert [most_steps(images) for images in (2, 3200, 10**6)] == [FEWEST_STEPS, MOST_PASSES * 50, MOST_STEPS]

@@ -17,7 +17,8 @@ from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool,
 
 WIDTH = 32
 BATCH = 64
-FEWEST_STEPS, MOST_STEPS = 100, 10_000  # with fewer it knows next to nothing, with more it learns next to nothing
+# With fewer it knows next to nothing; with more, or with so many passes over the images, it learns next to nothing.
+FEWEST_STEPS, MOST_STEPS, MOST_PASSES = 100, 10_000, 200
 TIMED_STEPS = 8
 FORWARD_SHARE = 1 / 3  # of the time of a step: that of its forward pass
 LARGEST_MAP = 16  # of the first convolution: larger images are read in steps of more than one pixel
@@ -59,7 +60,12 @@ def affordable_steps(
     log = train(network, images[few], labels[few], seed=SEED, device=device)
     step_seconds = log.epochs[-1].seconds / math.ceil(len(labels[few]) / BATCH)
     steps = int(seconds / step_seconds - FORWARD_SHARE * len(images) / BATCH)
-    return min(steps, MOST_STEPS) if steps >= FEWEST_STEPS else 0
+    return min(steps, most_steps(len(images))) if steps >= FEWEST_STEPS else 0
+
+
+def most_steps(images: int) -> int:
+    """Return how many steps are worth it where there are so many training images."""
+    return max(FEWEST_STEPS, min(MOST_STEPS, MOST_PASSES * images // BATCH))
 
 
 @torch.no_grad()

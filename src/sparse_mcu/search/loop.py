@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 
 from sparse_mcu.data.dataset import Dataset
 from sparse_mcu.errors import BudgetError, SparseMcuError, UserError
-from sparse_mcu.nn.teacher import MOST_STEPS
+from sparse_mcu.nn.teacher import most_steps
 from sparse_mcu.search.candidate import Candidate, Evaluation, Parent, Teacher
 from sparse_mcu.search.evaluation import evaluate
 from sparse_mcu.search.feasibility import Feasibility, Shortfall, nothing_fits
@@ -101,15 +101,15 @@ class _Session:
         self._refused = sum(record.refused for record in earlier)
         first = EXPLORE.name if options.sampler == OURS else options.sampler
         self._stage: str = next((record.stage for record in reversed(earlier) if record.stage is not None), first)
-        self._classes, self._teacher = dataset.classes, ledger.teacher
-        ledger.study.sampler = self._sampler(len(dataset.train), len(earlier))
+        self._classes, self._images, self._teacher = dataset.classes, len(dataset.train), ledger.teacher
+        ledger.study.sampler = self._sampler(len(earlier))
 
-    def _sampler(self, images: int, begun: int) -> BaseSampler:
+    def _sampler(self, begun: int) -> BaseSampler:
         """Return the optimiser of a study that has ``begun`` trials."""
         options = self._options
         if options.sampler != OURS:
             return other_sampler(options.sampler, options.seed, begun)
-        return SparseSampler(self._limits, options.goal, images, options.seed, self._used, self._shortfall, options.seconds)
+        return SparseSampler(self._limits, options.goal, self._images, options.seed, self._used, self._shortfall, options.seconds)
 
     def _fixed_limits(self, dataset: Dataset) -> SpaceLimits:
         """Return the limits that the run began with, or choose them now."""
@@ -141,7 +141,7 @@ class _Session:
         if self._teacher is not None:
             return
         options = self._options
-        steps = None if options.trials is None else min(MOST_STEPS, TEACHER_STEPS_PER_TRIAL * options.trials)
+        steps = None if options.trials is None else min(most_steps(self._images), TEACHER_STEPS_PER_TRIAL * options.trials)
         seconds = None if options.seconds is None else TEACHER_TIME_SHARE * options.seconds
         lesson = Lesson(self._classes, options.workers, steps, seconds)
         self._workers.submit(TEACHER, functools.partial(teach, lesson), self._deadline)
