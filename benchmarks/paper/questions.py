@@ -1,10 +1,13 @@
-"""RQ3 and RQ4 of the paper, answered from finished runs of search.py.
+"""RQ3 and RQ4 of the paper, and what rounding to 8 bits costs, answered from finished runs of search.py.
 
     python benchmarks/paper/questions.py memory WITH WITHOUT    run directories of the rows mnist and mnist-size
     python benchmarks/paper/questions.py edges RUN...
+    python benchmarks/paper/questions.py rounding RUN...
 
 memory: what asking for small working memory changes in the front. edges: how far many edges mean many non-zero weights; an
-edge is a weight of the network before pruning. Figures lie beside this script; what they show is printed as JSON.
+edge is a weight of the network before pruning. rounding: the validation accuracy of the integer networks less that of the float
+networks they were made from, in points, over the accurate part of the front. Figures lie beside this script; what they show is
+printed as JSON.
 """
 
 import argparse
@@ -15,8 +18,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 
+from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.train import Images, accuracy
 from sparse_mcu.run import Run
 from sparse_mcu.search.ledger import Ledger
 from sparse_mcu.search.pareto import non_dominated
@@ -29,11 +35,16 @@ MARGIN = 0.02  # of accuracy below the best: networks that anybody would want
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("question", choices=["memory", "edges"])
+    parser.add_argument("question", choices=["memory", "edges", "rounding"])
     parser.add_argument("runs", type=Path, nargs="+")
     options = parser.parse_args()
     matplotlib.use("Agg")
-    answer = memory(*options.runs) if options.question == "memory" else edges(options.runs)
+    answers = {
+        "memory": lambda: memory(*options.runs),
+        "edges": lambda: edges(options.runs),
+        "rounding": lambda: rounding(options.runs),
+    }
+    answer = answers[options.question]()
     print(json.dumps(answer, indent=1))
 
 
@@ -86,6 +97,24 @@ def edges(runs: list[Path]) -> dict[str, Any]:
     axes.legend()
     axes.grid(visible=True, which="both", alpha=0.3)
     figure.savefig(HERE / "edges.png", dpi=120)
+    return answer
+
+
+def rounding(runs: list[Path]) -> dict[str, Any]:
+    """Compare integer networks with the float ones behind them."""
+    answer = {}
+    for path in runs:
+        run = Run.load(path)
+        split = run.dataset().validation
+        images = Images.on(torch.device("cpu"), split.images, split.labels)
+        gains = []
+        with Ledger.open(path) as ledger:
+            for trial in _front(_complete(path)):
+                network = Network(_architecture(trial), seed=0)
+                network.load(ledger.weights(trial.number))
+                gains.append(100 * (trial.accuracy - accuracy(network, images)))
+        points = {"mean": np.mean(gains), "least": min(gains), "most": max(gains)}
+        answer[path.name] = {"networks": len(gains), **{name: round(float(value), 3) for name, value in points.items()}}
     return answer
 
 
