@@ -1,3 +1,4 @@
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -71,6 +72,11 @@ def trials() -> list[TrialRecord]:
     return Session(seed=0).run()
 
 
+@pytest.fixture(scope="module")
+def many() -> list[TrialRecord]:
+    return Session(seed=0, trials=60).run()
+
+
 def test_every_proposal_lies_within_the_limits(trials: list[TrialRecord]) -> None:
     for trial in trials:
         assert trial.architecture is not None
@@ -116,12 +122,11 @@ def rounds_of(trials: list[TrialRecord]) -> dict[int, int]:
     return rounds
 
 
-def test_what_was_polished_and_is_on_the_front_is_polished_again_in_later_rounds() -> None:
-    trials = Session(seed=0, trials=60).run()
-    rounds = rounds_of(trials)
+def test_what_was_polished_and_is_on_the_front_is_polished_again_in_later_rounds(many: list[TrialRecord]) -> None:
+    rounds = rounds_of(many)
     for index in range(3):
         begin = REFINE.until + index / 3 * (1.0 - REFINE.until)
-        now = [rounds[trial.number] for trial in trials if 0 <= trial.number / 60 - begin < (1.0 - REFINE.until) / 3]
+        now = [rounds[trial.number] for trial in many if 0 <= trial.number / 60 - begin < (1.0 - REFINE.until) / 3]
         assert max(now) == index + 1
 
 
@@ -169,6 +174,17 @@ def test_explored_candidates_start_from_scratch_and_others_from_a_complete_trial
             assert trial.parent is None
         else:
             assert trial.parent is not None and trial.parent < trial.number
+
+
+def test_children_may_train_in_quite_another_way_than_their_parent(many: list[TrialRecord]) -> None:
+    """A morph changes one setting, three in a row no more than three; fresh ones differ in most."""
+    changed = []
+    for trial in many:
+        if trial.stage == "morph":
+            now, before = (dataclasses.asdict(of.architecture.training) for of in (trial, many[trial.parent or 0]))
+            pruning = zip(now.pop("pruning").values(), before.pop("pruning").values(), strict=True)
+            changed.append(sum(now[name] != before[name] for name in now if name != "epochs") + sum(a != b for a, b in pruning))
+    assert min(changed) <= 1 and max(changed) > 3
 
 
 def test_refined_candidates_keep_their_parents_operations(trials: list[TrialRecord]) -> None:

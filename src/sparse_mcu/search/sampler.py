@@ -58,6 +58,9 @@ POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
 PARENTS = 8  # of a pool: the trials that the drawn weights prefer; more than one, for each has been lucky or not
 MAX_MORPHS = 3  # in a row, from a parent to its child
+# Of the children, while exploring and morphing: that take their θ from anywhere in Ω. Few morphs change a setting, and then by a
+# step: all descendants of a network that did well early on would train and prune as it happened to.
+FRESH_SETTINGS_SHARE = 0.3
 REFUSALS = 200  # points of all of Ω refused in a row before the budget is taken to hold no network
 
 
@@ -179,6 +182,8 @@ class SparseSampler(BaseSampler):
             child = parent.architecture
             for _ in range(rng.integers(1, MAX_MORPHS + 1)):
                 _, child = morph(child, self._limits, rng, SMALL_MORPHS if stage is REFINE else MORPHS)
+            if stage is not REFINE and rng.random() < FRESH_SETTINGS_SHARE:
+                child = dataclasses.replace(child, training=sample(self._limits, rng).training)
             yield Proposal(stage, trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
 
     def _to_polish(self, worthy: Sequence[TrialRecord], used: float) -> list[Proposal]:
