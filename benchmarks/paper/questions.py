@@ -77,12 +77,14 @@ def edges(runs: list[Path]) -> dict[str, Any]:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    answer = {}
+    answer: dict[str, Any] = {}
+    least, most = np.inf, 0.0
     for path in runs:
         trials = _complete(path)
         dense = np.array([sum(layer.weights for layer in layers(_architecture(trial))) for trial in trials])
         nonzero = np.array([trial.objectives["model_size"] for trial in trials])
         axes.scatter(dense, nonzero, s=8, label=path.name)
+        least, most = min(least, float(dense.min())), max(most, float(dense.max()))
         worthy = np.array([trial.accuracy >= max(t.accuracy for t in trials) - MARGIN for trial in trials])
         answer[path.name] = {
             "trials": len(trials),
@@ -91,8 +93,7 @@ def edges(runs: list[Path]) -> dict[str, Any]:
             "spearman_of_accurate_ones": float(spearmanr(dense[worthy], nonzero[worthy]).statistic),
             "accurate_ones": int(worthy.sum()),
         }
-    least, most = axes.get_xlim()
-    axes.plot([max(least, 1), most], [max(least, 1), most], color="0.7", label="all kept")
+    axes.plot([least, most], [least, most], color="0.7", label="all kept")
     axes.set(xscale="log", yscale="log", xlabel="edges: weights before pruning", ylabel="non-zero weights")
     axes.legend()
     axes.grid(visible=True, which="both", alpha=0.3)
