@@ -164,3 +164,9 @@ def teach_and_die(lesson: Lesson, data: TrainingData, device: str, deadline: flo
 def teach_wrongly(lesson: Lesson, data: TrainingData, device: str, deadline: float | None) -> Teacher:
     """Fail by a fault of ours."""
     return [teacher(0.0)][1]
+
+
+def teach_forever(lesson: Lesson, data: TrainingData, device: str, deadline: float | None) -> Teacher:
+    """Never return."""
+    while True:
+        time.sleep(1.0)

@@ -205,6 +205,13 @@ def test_the_time_of_the_teacher_is_a_share_of_the_search(tmp_path: Path) -> Non
     assert teacher is not None and teacher.accuracy == pytest.approx(TEACHER_TIME_SHARE * 3.0)  # the seconds that it was given
 
 
+def test_a_teacher_that_takes_all_the_time_ends_the_search_in_time(tmp_path: Path) -> None:
+    options = {"trials": None, "seconds": 1.0}
+    ending, records, seen = run(tmp_path, search_fakes.evaluate_at_once, search_fakes.teach_forever, **options)
+    assert ending == "finished" and [record.state for record in records] == ["interrupted"]
+    assert seen[-1].done == 0
+
+
 def test_a_teacher_that_dies_is_done_without_and_a_fault_is_told(tmp_path: Path) -> None:
     _, records, _ = run(tmp_path / "dies", search_fakes.evaluate_taught, trials=2, teach=search_fakes.teach_and_die)
     assert [record.objectives["error"] for record in records] == [0.5, 0.5]

@@ -89,6 +89,12 @@ def test_polishing_takes_longer_in_every_round_and_never_longer_than_there_is_ti
     assert polishing_steps(0.9, 1e6, step_seconds=0.005) == LONGEST_POLISHING
 
 
+def test_polishing_in_the_last_moment_stays_within_the_limits() -> None:
+    limits = with_stages(LIMITS, IMAGES)
+    for used in (0.9999, 1.0, 1.1):
+        assert contains(limits, polished(ARCHITECTURE, polishing_steps(used, 60.0, step_seconds=0.005), IMAGES, 0.0))
+
+
 @pytest.mark.parametrize("images", [IMAGES, 60_000])
 @pytest.mark.parametrize("quantile", [0.0, 0.5, 0.99])
 def test_stages_stay_within_their_limits_and_change_nothing_but_epochs(images: int, quantile: float) -> None:

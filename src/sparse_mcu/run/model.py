@@ -70,6 +70,8 @@ class Model:
         """
         if format not in FORMATS:
             raise UserError(unknown_name("export format", format, FORMATS))
+        if format != "c" and optimise != "balanced":
+            raise UserError(f"only C is optimised for {optimise}, but the format is {format}; leave one of them out")
         files = self._onnx() if format == "onnx" else self._c(optimise)
         directory = self.run.path / "export" if out is None else Path(out)
         make_directory(directory)

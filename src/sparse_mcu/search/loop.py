@@ -125,7 +125,8 @@ class _Session:
         if self._may_start():
             first = self._ask()  # where no network can fit, that is told now and not when a teacher is trained
             self._learn(teach)
-            self._submit(first, evaluate)
+            if self._workers.idle:  # a teacher that is still trained has used up all the time
+                self._submit(first, evaluate)
         self._fill(evaluate)
         import sparse_mcu.search.surrogate  # noqa: F401  # takes seconds: now, while the first candidates train
 

@@ -36,6 +36,7 @@ REFINE = Stage("refine", earliest=0.5, until=0.6, steps=1200)
 # Networks that err little train on as they are, for so many steps or more where there is time.
 POLISH = Stage("polish", earliest=1.0, until=1.0, steps=4000)
 STAGES = (EXPLORE, MORPH, REFINE, POLISH)
+FEWEST_STEPS = min(stage.steps for stage in STAGES)
 # Polishing has rounds, a third of its time each: fewer networks train on for longer. How long, as a share of that stage's time.
 ROUND_LENGTHS = (1 / 24, 1 / 12, 1 / 6)
 LONGEST_POLISHING = 64_000  # steps
@@ -83,11 +84,12 @@ def polishing_round(used: float) -> int:
 def polishing_steps(used: float, seconds: float, step_seconds: float) -> float:
     """Return for how many steps to polish a network whose step takes ``step_seconds``.
 
-    The search has used the share ``used`` of its ``seconds``; what is left of these is not exceeded.
+    The search has used the share ``used`` of its ``seconds``; what is left of these is not exceeded, unless it is too short for
+    any training that Ω holds.
     """
     length = ROUND_LENGTHS[polishing_round(used)] * (1.0 - REFINE.until) * seconds
     steps = min(max(length / step_seconds, POLISH.steps), LONGEST_POLISHING)
-    return min(steps, TIME_MARGIN * (1.0 - used) * seconds / step_seconds)
+    return max(FEWEST_STEPS, min(steps, TIME_MARGIN * (1.0 - used) * seconds / step_seconds))
 
 
 def polished(architecture: Architecture, steps: float, images: int, augmentation: float) -> Architecture:
@@ -118,7 +120,7 @@ def steps_of(architecture: Architecture, images: int) -> float:
 def with_stages(limits: SpaceLimits, images: int) -> SpaceLimits:
     """Return ``limits`` with the range of epochs that the stages set on a training split of ``images``."""
     training = limits.training
-    fewest = _epochs(min(stage.steps for stage in STAGES), training.batch_sizes[0], images)
+    fewest = _epochs(FEWEST_STEPS, training.batch_sizes[0], images)
     most = max(_epochs(REFINE.steps, training.batch_sizes[-1], images), _epochs(LONGEST_POLISHING, POLISHING_BATCH, images))
     return dataclasses.replace(limits, training=dataclasses.replace(training, epochs=(fewest, most)))
 

@@ -31,7 +31,7 @@ def teach(lesson: Lesson, data: TrainingData, device: str, deadline: float | Non
     """
     images, labels = data.train.images, data.train.labels
     if lesson.seconds is not None:
-        deadline = min(deadline or math.inf, time.monotonic() + lesson.seconds)
+        deadline = min(math.inf if deadline is None else deadline, time.monotonic() + lesson.seconds)
     with threads(lesson.threads):
         steps = lesson.steps
         if steps is None:
