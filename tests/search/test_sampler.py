@@ -12,7 +12,7 @@ from sparse_mcu.search.feasibility import Shortfall
 from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.records import TrialRecord, record
-from sparse_mcu.search.sampler import QUASI_TRIALS, SparseSampler
+from sparse_mcu.search.sampler import PLAIN_TRIALS, QUASI_TRIALS, SparseSampler
 from sparse_mcu.search.stages import (
     POLISH,
     POLISHING_BATCH,
@@ -26,6 +26,7 @@ from sparse_mcu.search.stages import (
 )
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.layers import layers
+from sparse_mcu.space.plain import plain
 from sparse_mcu.space.suggest import contains, suggest
 
 BUDGET = Budget(RAM_BYTES, FLASH_BYTES)
@@ -86,6 +87,16 @@ def test_every_proposal_lies_within_the_limits(trials: list[TrialRecord]) -> Non
 def test_no_network_is_trained_twice_but_to_polish_it(trials: list[TrialRecord]) -> None:
     found = [trial for trial in trials if trial.stage != "polish"]
     assert len({trial.architecture for trial in found}) == len(found)
+
+
+def test_a_search_begins_with_plain_networks_of_all_sizes(trials: list[TrialRecord]) -> None:
+    designs = [network.blocks for network in plain(LIMITS)]
+    begun = [trial.architecture for trial in trials[:PLAIN_TRIALS]]
+    positions = [designs.index(architecture.blocks) for architecture in begun if architecture is not None]
+    assert len(set(positions)) == PLAIN_TRIALS and {0, len(designs) - 1} <= set(positions)
+    assert len({architecture.training.pruning for architecture in begun if architecture is not None}) == PLAIN_TRIALS
+    other = Session(seed=1)
+    assert [other.ask()[1] for _ in begun] != begun
 
 
 def test_stages_follow_the_budget_and_set_the_epochs(trials: list[TrialRecord]) -> None:
@@ -251,7 +262,7 @@ def test_failed_and_running_trials_do_no_harm() -> None:
             waiting.append(architecture)
         else:
             session.tell(trial, architecture)
-    proposed = [record(trial).architecture for trial in session.study.trials]
+    proposed = [(record(trial).architecture, record(trial).parent) for trial in session.study.trials]
     assert len(set(proposed)) == 20  # what still runs is not proposed again
 
 

@@ -1,4 +1,4 @@
-"""The search's optimiser as an Optuna sampler: quasi-random points, then pools of candidates ranked by the surrogate.
+"""The search's optimiser as an Optuna sampler: plain networks, quasi-random points, then pools that the surrogate ranks.
 
 A proposal for trial n follows from (seed, n) and the trials that finished before: any number of workers can ask at once, and
 one worker repeats itself. Networks that cannot fit, whatever their training brings, are never proposed.
@@ -23,7 +23,7 @@ from torch.quasirandom import SobolEngine
 from sparse_mcu.errors import BudgetError
 from sparse_mcu.search import records
 from sparse_mcu.search.feasibility import Shortfall, nothing_fits
-from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
+from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest, spread
 from sparse_mcu.search.objectives import Goal
 from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.pareto import Float64Array, non_dominated
@@ -49,8 +49,11 @@ from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Dimension, Value, dimensions
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.morph import MORPHS, SMALL_MORPHS, morph
+from sparse_mcu.space.plain import plain
 from sparse_mcu.space.suggest import assignment, fits, sample, suggest
 
+# Plain networks that a search begins with, the sizes from the smallest to the largest that fits.
+PLAIN_TRIALS = 8
 # Quasi-random points before the surrogate has a say: this share of the budget, and never fewer finished trials than this.
 QUASI_SHARE = 0.15
 QUASI_TRIALS = 8
@@ -124,6 +127,8 @@ class SparseSampler(BaseSampler):
     def _propose(self, stage: Stage, used: float, number: int) -> Proposal:
         rng = np.random.default_rng((self._seed, number))
         refused = 0
+        if number < len(self._plain):
+            return self._plain[number]
         if used >= QUASI_SHARE and len(self._history.complete) >= QUASI_TRIALS:
             for proposal in self._ranked(stage, used, rng):
                 if proposal.stage is not POLISH and proposal.architecture in self._history.tried:
@@ -132,6 +137,21 @@ class SparseSampler(BaseSampler):
                     return dataclasses.replace(proposal, refused=refused)
                 refused += 1
         return self._quasi_random(REFINE if stage is POLISH else stage, number, refused)
+
+    @functools.cached_property
+    def _plain(self) -> list[Proposal]:
+        """Plain networks of all sizes in random order, each to be pruned in a way of its own."""
+        drawn = plain(self._limits)
+        fitting = [network for network in drawn if self._shortfall(network) is None]
+        rng = np.random.default_rng(self._seed)
+        proposals: list[Proposal] = []
+        for index in rng.permutation(spread(len(fitting), PLAIN_TRIALS)):
+            pruning = sample(self._limits, rng).training.pruning
+            training = dataclasses.replace(fitting[index].training, pruning=pruning)
+            network = dataclasses.replace(fitting[index], training=training)
+            refused = 0 if proposals else len(drawn) - len(fitting)
+            proposals.append(Proposal(EXPLORE, trained_for(network, EXPLORE.steps, self._images), refused=refused))
+        return proposals
 
     def _quasi_random(self, stage: Stage, number: int, refused: int) -> Proposal:
         """Return point ``number`` of a scrambled Sobol sequence over Ω; where it cannot fit, that of the next scrambling."""

@@ -83,7 +83,7 @@ class Training:
     """θ: how the network is trained and pruned."""
 
     optimiser: Literal["adam", "sgd"] = "adam"
-    learning_rate: float = 3e-3
+    learning_rate: float = 0.01
     schedule: Literal["cosine", "constant"] = "cosine"
     batch_size: int = 64
     epochs: int = 30

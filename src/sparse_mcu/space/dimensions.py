@@ -179,7 +179,7 @@ def _training(limits: SpaceLimits) -> Iterator[Dimension]:
     yield _category("training.optimiser", training.optimisers)
     yield Range("training.learning_rate", *training.learning_rate)
     yield _category("training.schedule", training.schedules)
-    yield _ordered("training.batch_size", training.batch_sizes, lambda size: 1.0 / size)
+    yield _ordered("training.batch_size", training.batch_sizes)
     yield Range("training.epochs", *training.epochs, integer=True)
     yield _ordered("training.weight_decay", training.weight_decays)
     yield _ordered("training.dropout", training.dropouts, lambda share: 1.0 if share else 2.0)

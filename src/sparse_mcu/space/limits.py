@@ -27,7 +27,7 @@ WEIGHTS_PER_FLASH_BYTE = 2  # dense weights that may be trained per byte of flas
 class TrainingLimits:
     """Values of θ. ``learning_rate``, ``epochs`` and ``strength`` are ranges (lowest, highest), searched by their logarithm."""
 
-    learning_rate: tuple[float, float] = (3e-3, 5e-2)
+    learning_rate: tuple[float, float] = (7e-3, 5e-2)  # in a stage's few hundred steps hardly any network learns with less
     epochs: tuple[int, int] = (10, 60)
     strength: tuple[float, float] = (0.1, 10.0)
     optimisers: tuple[Literal["adam", "sgd"], ...] = ("adam",)

@@ -1,0 +1,88 @@
+"""Plain networks: what an engineer draws first, and what a search has to beat.
+
+A block is one convolution with batch norm, then a max pool; the next has twice as many channels, as far as Ω goes; the last is
+flattened. Chains of random decisions over Ω rarely make one, and hardly anything else that they make learns as well as fast.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+from sparse_mcu.space.architecture import Architecture
+from sparse_mcu.space.dimensions import Choice, Dimension, Value
+from sparse_mcu.space.layers import layers
+from sparse_mcu.space.limits import WEIGHTS_PER_FLASH_BYTE, Padding, SpaceLimits
+from sparse_mcu.space.suggest import fits, suggest
+
+KERNELS = (3, 5)  # of the first convolution; the others have the smaller one
+# Whatever the block; the middle of its range where a dimension is not named.
+ALWAYS: Mapping[str, Value] = {
+    "convs": 1,
+    "residual": False,
+    "branch": False,
+    "conv0.kind": "regular",
+    "conv0.kernel": KERNELS[0],
+    "conv0.stride": 1,
+    "conv0.batch_norm": True,
+    "pool.window": 2,
+    "pool.kind": "max",
+    "head.kind": "flatten",
+    "head.hidden": 0,
+    "training.pruning.method": "unstructured",
+    "training.weight_decay": 0.0,
+    "training.dropout": 0.0,
+    "training.augmentation": 0.0,
+}
+
+
+def plain(limits: SpaceLimits) -> tuple[Architecture, ...]:
+    """Return the plain networks of Ω that fit ``limits`` as they are, without pruning, those with fewest multiplications first.
+
+    The input is downsampled no further than the first that fits needs.
+    """
+    for downsample in limits.downsamples:
+        designs = itertools.product(limits.blocks, KERNELS, limits.paddings, limits.channels)
+        drawn = {_plain(limits, downsample, *design) for design in designs}
+        fitting = [architecture for architecture in drawn if _fits_dense(limits, architecture)]
+        if fitting:
+            return tuple(sorted(fitting, key=lambda architecture: (_macs(architecture), repr(architecture))))
+    return ()
+
+
+def _plain(limits: SpaceLimits, downsample: int, blocks: int, kernel: int, padding: Padding, channels: int) -> Architecture:
+    wanted = dict(_wanted(blocks, channels)) | {
+        "downsample.window": downsample,
+        "blocks": blocks,
+        "block0.conv0.kernel": kernel,
+    }
+
+    def choose(dimension: Dimension) -> Value:
+        return _nearest(dimension, padding if dimension.name.endswith(".padding") else wanted.get(dimension.name))
+
+    return suggest(limits, choose)
+
+
+def _wanted(blocks: int, channels: int) -> Iterator[tuple[str, Value]]:
+    """Yield what a plain network has wherever ``limits`` hold it, by the names of the dimensions."""
+    for name, value in ALWAYS.items():
+        yield name, value
+        for block in range(blocks):
+            yield f"block{block}.{name}", value
+    for block in range(blocks):
+        yield f"block{block}.conv0.channels", channels * 2**block
+
+
+def _nearest(dimension: Dimension, wanted: Value | None) -> Value:
+    if wanted is None or not isinstance(dimension, Choice) or (isinstance(wanted, str) and wanted not in dimension.values):
+        return dimension.at(0.5)
+    if isinstance(wanted, str):
+        return wanted
+    return min(dimension.values, key=lambda value: abs(float(value) - float(wanted)))
+
+
+def _fits_dense(limits: SpaceLimits, architecture: Architecture) -> bool:
+    weights = sum(layer.weights for layer in layers(architecture))
+    return weights * WEIGHTS_PER_FLASH_BYTE <= limits.max_weights and fits(limits, architecture)
+
+
+def _macs(architecture: Architecture) -> int:
+    return sum(layer.macs for layer in layers(architecture))
