@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 
+from sparse_mcu.space.architecture import Pool
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.limits import WEIGHTS_PER_FLASH_BYTE, SpaceLimits
 from sparse_mcu.space.plain import plain
@@ -25,16 +26,18 @@ def test_plain_networks_lie_within_the_limits_without_pruning(
         assert WEIGHTS_PER_FLASH_BYTE * sum(layer.weights for layer in layers(network)) <= limits.max_weights
 
 
-def test_a_plain_network_is_convolutions_and_max_pools_of_growing_width() -> None:
+def test_a_plain_network_is_convolutions_of_growing_width_that_halve_the_map() -> None:
+    halved_by = set()
     for network in plain(LIMITS):
         assert network.downsample is None and network.head.kind == "flatten" and network.head.hidden is None
         convs = [conv for block in network.blocks for conv in block.convs]
         assert len(convs) == len(network.blocks)
-        assert all(conv.kind == "regular" and conv.stride == (1, 1) and conv.batch_norm for conv in convs)
+        assert all(conv.kind == "regular" and conv.batch_norm for conv in convs)
         assert all(conv.kernel == (3, 3) for conv in convs[1:])
-        assert all(block.pool is not None and block.pool.kind == "max" for block in network.blocks)
+        halved_by.add((*{conv.stride for conv in convs}, *{block.pool for block in network.blocks}))
         widths = [min(convs[0].channels * 2**index, LIMITS.channels[-1]) for index in range(len(convs))]
         assert [conv.channels for conv in convs] == widths
+    assert halved_by == {((2, 2), None), ((1, 1), Pool("max", (2, 2)))}
 
 
 def test_the_smallest_comes_first_and_the_largest_uses_the_memory() -> None:

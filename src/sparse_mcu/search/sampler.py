@@ -53,9 +53,9 @@ from sparse_mcu.space.plain import plain
 from sparse_mcu.space.suggest import assignment, fits, sample, suggest
 
 # Plain networks that a search begins with, the sizes from the smallest to the largest that fits.
-PLAIN_TRIALS = 8
+PLAIN_TRIALS = 10
 # Quasi-random points before the surrogate has a say: this share of the budget, and never fewer finished trials than this.
-QUASI_SHARE = 0.15
+QUASI_SHARE = 0.08
 QUASI_TRIALS = 8
 POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
@@ -127,7 +127,7 @@ class SparseSampler(BaseSampler):
     def _propose(self, stage: Stage, used: float, number: int) -> Proposal:
         rng = np.random.default_rng((self._seed, number))
         refused = 0
-        if number < len(self._plain):
+        if stage is EXPLORE and number < len(self._plain):
             return self._plain[number]
         if used >= QUASI_SHARE and len(self._history.complete) >= QUASI_TRIALS:
             for proposal in self._ranked(stage, used, rng):

@@ -1,11 +1,12 @@
 """Plain networks: what an engineer draws first, and what a search has to beat.
 
-A block is one convolution with batch norm, then a max pool; the next has twice as many channels, as far as Ω goes; the last is
-flattened. Chains of random decisions over Ω rarely make one, and hardly anything else that they make learns as well as fast.
+A block is one convolution with batch norm, and a max pool or a stride that halves the map; the next has twice as many channels,
+as far as Ω goes; the last is flattened. Chains of random decisions over Ω rarely make one, and hardly anything else that they
+make learns as well as fast. With strides no map is large, with pools the network errs less.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Choice, Dimension, Value
@@ -14,16 +15,15 @@ from sparse_mcu.space.limits import WEIGHTS_PER_FLASH_BYTE, Padding, SpaceLimits
 from sparse_mcu.space.suggest import fits, suggest
 
 KERNELS = (3, 5)  # of the first convolution; the others have the smaller one
+HALVED_BY = ("pool.window", "conv0.stride")
 # Whatever the block; the middle of its range where a dimension is not named.
-ALWAYS: Mapping[str, Value] = {
+ALWAYS: dict[str, Value] = {
     "convs": 1,
     "residual": False,
     "branch": False,
     "conv0.kind": "regular",
     "conv0.kernel": KERNELS[0],
-    "conv0.stride": 1,
     "conv0.batch_norm": True,
-    "pool.window": 2,
     "pool.kind": "max",
     "head.kind": "flatten",
     "head.hidden": 0,
@@ -40,7 +40,7 @@ def plain(limits: SpaceLimits) -> tuple[Architecture, ...]:
     The input is downsampled no further than the first that fits needs.
     """
     for downsample in limits.downsamples:
-        designs = itertools.product(limits.blocks, KERNELS, limits.paddings, limits.channels)
+        designs = itertools.product(HALVED_BY, limits.blocks, KERNELS, limits.paddings, limits.channels)
         drawn = {_plain(limits, downsample, *design) for design in designs}
         fitting = [architecture for architecture in drawn if _fits_dense(limits, architecture)]
         if fitting:
@@ -48,8 +48,10 @@ def plain(limits: SpaceLimits) -> tuple[Architecture, ...]:
     return ()
 
 
-def _plain(limits: SpaceLimits, downsample: int, blocks: int, kernel: int, padding: Padding, channels: int) -> Architecture:
-    wanted = dict(_wanted(blocks, channels)) | {
+def _plain(
+    limits: SpaceLimits, downsample: int, halved_by: str, blocks: int, kernel: int, padding: Padding, channels: int
+) -> Architecture:
+    wanted = dict(_wanted(halved_by, blocks, channels)) | {
         "downsample.window": downsample,
         "blocks": blocks,
         "block0.conv0.kernel": kernel,
@@ -61,9 +63,10 @@ def _plain(limits: SpaceLimits, downsample: int, blocks: int, kernel: int, paddi
     return suggest(limits, choose)
 
 
-def _wanted(blocks: int, channels: int) -> Iterator[tuple[str, Value]]:
+def _wanted(halved_by: str, blocks: int, channels: int) -> Iterator[tuple[str, Value]]:
     """Yield what a plain network has wherever ``limits`` hold it, by the names of the dimensions."""
-    for name, value in ALWAYS.items():
+    halving = {name: 2 if name == halved_by else 1 for name in HALVED_BY}
+    for name, value in (ALWAYS | halving).items():
         yield name, value
         for block in range(blocks):
             yield f"block{block}.{name}", value
