@@ -25,6 +25,8 @@ def test_a_summary_says_what_a_user_waits_for() -> None:
     busy = dataclasses.replace(PROGRESS, failed=1, stopped=3, refused=12, seconds_left=None)
     counts = "1 failed, 3 stopped early, 12 refused"
     assert summary(busy) == f"explore: 9 trials, {counts}, best 98.05%, hypervolume 0.5123"
+    alone = dataclasses.replace(PROGRESS, taught=False, best_accuracy=None)
+    assert summary(alone) == "explore: 9 trials, without a teacher, 2m05s left, none within the budget yet"
 
 
 def test_plain_lines_come_at_a_new_stage_and_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,6 +64,7 @@ def test_a_budget_in_trials_is_met_exactly(finished: tuple[Ending, list[TrialRec
 def test_progress_is_honest(finished: tuple[Ending, list[TrialRecord], list[Progress]]) -> None:
     _, records, seen = finished
     assert seen[0].done == 0 and seen[0].best_accuracy is None and seen[0].hypervolume == 0.0
+    assert seen[-1].taught
     assert seen[-1].done == 12 and seen[-1].share == 1.0 and seen[-1].stage == records[-1].stage
     within = [record.accuracy for record in records if OPTIONS.budget.keeps(record.objectives)]
     assert seen[-1].best_accuracy == max(within)
@@ -213,7 +214,8 @@ def test_a_teacher_that_takes_all_the_time_ends_the_search_in_time(tmp_path: Pat
 
 
 def test_a_teacher_that_dies_is_done_without_and_a_fault_is_told(tmp_path: Path) -> None:
-    _, records, _ = run(tmp_path / "dies", search_fakes.evaluate_taught, trials=2, teach=search_fakes.teach_and_die)
+    _, records, seen = run(tmp_path / "dies", search_fakes.evaluate_taught, trials=2, teach=search_fakes.teach_and_die)
+    assert not seen[-1].taught
     assert [record.objectives["error"] for record in records] == [0.5, 0.5]
     with pytest.raises(SparseMcuError, match="(?s)a teacher must be trained, but that fails.*IndexError"):
         run(tmp_path / "fault", search_fakes.evaluate_at_once, teach=search_fakes.teach_wrongly)

@@ -54,7 +54,8 @@ def summary(progress: Progress) -> str:
     left = "" if progress.seconds_left is None else f", {format_seconds(progress.seconds_left)} left"
     if progress.stage == "teacher":
         return f"teacher: a larger network to learn from is trained{left}"
+    alone = "" if progress.taught else ", without a teacher"
     if progress.best_accuracy is None:
-        return f"{progress.stage}: {progress.done} trials{others}{left}, none within the budget yet"
+        return f"{progress.stage}: {progress.done} trials{others}{alone}{left}, none within the budget yet"
     best = f"best {progress.best_accuracy:.2%}, hypervolume {progress.hypervolume:.4f}"
-    return f"{progress.stage}: {progress.done} trials{others}{left}, {best}"
+    return f"{progress.stage}: {progress.done} trials{others}{alone}{left}, {best}"

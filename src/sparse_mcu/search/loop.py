@@ -257,6 +257,7 @@ class _Session:
                 seconds_left=None if self._deadline is None else max(0.0, self._seconds_left()),
                 hypervolume=self._volume.share,
                 best_accuracy=self._best_accuracy(),
+                taught=self._teacher is not None,
             )
         )
 

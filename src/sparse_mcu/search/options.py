@@ -67,3 +67,4 @@ class Progress:
     seconds_left: float | None  # where the budget is a time
     hypervolume: float  # share that the front dominates of the box that ends at chance error and the budget
     best_accuracy: float | None  # on validation, within the budget
+    taught: bool = True  # candidates learn from a teacher; False where its training failed
