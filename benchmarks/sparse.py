@@ -1,11 +1,12 @@
 """What zeros save on the device: a network beside itself with most of its weights zero, in cycles and in bytes of weights.
 
-The network is compiled from its ONNX file as `sparse-mcu compile` does; then the smallest weights of every layer become zero, as
-many as --zeros says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run
-on the first test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in
-flash for a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own.
+The network is compiled from its ONNX file as `sparse-mcu compile` does, or is the largest plain network without padding that
+fits an Arduino Uno, with random weights (`plain`); then the smallest weights of every layer become zero, as many as --zeros
+says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run on the first
+test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in flash for
+a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own.
 
-    python benchmarks/sparse.py refB.onnx mnist.npz [--zeros 0.8] [--images 20] [--boards NAME ...] [--optimise size ...]
+    python benchmarks/sparse.py refB.onnx|plain mnist.npz [--zeros 0.8] [--images 20] [--boards NAME ...] [--optimise size ...]
 
 Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
 """
@@ -18,17 +19,37 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_mcu.data import Dataset
+from sparse_mcu.data import Dataset, load
+from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.kernel_costs import kernel_costs
 from sparse_mcu.deploy.predict import fitted, straight_bytes
 from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.deploy.verification import Verification, verify
+from sparse_mcu.nn.network import Network
 from sparse_mcu.quant.graph import Convolution, IntegerGraph
+from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.run.compile import compile_network
+from sparse_mcu.space.limits import SpaceLimits
+from sparse_mcu.space.plain import plain
 
 INPUT_RANGE = (0.0, 1.0)  # what the reference networks were trained on
 MOST_CYCLES = 0.35  # of the dense network's
 MOST_BYTES = 0.40
+STACK = 256  # bytes of the RAM that a plain network leaves to the stack and to sums
+
+
+def compiled(network: str, data: str, target: Target) -> tuple[IntegerGraph, Dataset]:
+    """Return the integers of ``network`` and its data set."""
+    if network != "plain":
+        found = compile_network(Path(network), data, target.board.name, INPUT_RANGE, optimise=target.optimise)
+        return found.graph, found.dataset
+    dataset, uno = load(data), board("arduino-uno")
+    limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, uno.ram_bytes, uno.flash_bytes)
+    limits = dataclasses.replace(limits, max_activation_bytes=uno.ram_bytes - STACK)
+    unpadded = [
+        drawn for drawn in plain(limits) if all(conv.padding == "valid" for block in drawn.blocks for conv in block.convs)
+    ]
+    return quantise(Network(unpadded[-1], seed=0).fold(), dataset.train.images), dataset
 
 
 def thinned(graph: IntegerGraph, zeros: float) -> IntegerGraph:
@@ -73,7 +94,7 @@ def compare(dense: IntegerGraph, sparse: IntegerGraph, target: Target, data: Dat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A network beside itself with most of its weights zero, on simulated boards.")
-    parser.add_argument("network", type=Path, help="an ONNX file")
+    parser.add_argument("network", help="an ONNX file, or plain")
     parser.add_argument("data", help="the data set it was trained on")
     parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
     parser.add_argument("--images", type=int, default=20, help="test images to run on each board")
@@ -85,9 +106,9 @@ def main() -> None:
     print("|---" * 9 + "|")
     kept = True
     for name, optimise in itertools.product(arguments.boards, arguments.optimise):
-        compiled = compile_network(arguments.network, arguments.data, name, INPUT_RANGE, optimise=optimise)
-        sparse = thinned(compiled.graph, arguments.zeros)
-        kept &= compare(compiled.graph, sparse, compiled.target, compiled.dataset, arguments.images)
+        target = Target(board(name), optimise=optimise)
+        graph, dataset = compiled(arguments.network, arguments.data, target)
+        kept &= compare(graph, thinned(graph, arguments.zeros), target, dataset, arguments.images)
     sys.exit(0 if kept else 1)
 
 
