@@ -29,7 +29,8 @@ class TrainingLimits:
 
     learning_rate: tuple[float, float] = (7e-3, 5e-2)  # in a stage's few hundred steps hardly any network learns with less
     epochs: tuple[int, int] = (10, 60)
-    strength: tuple[float, float] = (0.1, 10.0)
+    # A hard task keeps few weights with more than a tenth, an easy one loses half of them with ten.
+    strength: tuple[float, float] = (0.01, 10.0)
     optimisers: tuple[Literal["adam", "sgd"], ...] = ("adam",)
     schedules: tuple[Literal["cosine", "constant"], ...] = ("cosine",)
     batch_sizes: tuple[int, ...] = (32, 64, 128)
