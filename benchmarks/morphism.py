@@ -114,7 +114,14 @@ def _epochs_needed(
         if parent is not None:
             inherit(network, parent.architecture, parent.weights())
         if epochs > 0:
-            train(network, training.images, training.labels, seed=seed, epoch_images=len(training))
+            train(
+                network,
+                training.images,
+                training.labels,
+                seed=seed,
+                inherited=parent is not None,
+                epoch_images=len(training),
+            )
         if _accuracy(network, validation) >= target:
             return epochs
     return NEVER

@@ -134,6 +134,32 @@ def test_a_flattened_head_can_do_what_a_global_one_did(random_architecture, trai
     assert_same_function(parent, child_of(parent, replace(architecture, head=Head("flatten", architecture.head.hidden))), seed)
 
 
+@pytest.mark.parametrize("kernel", [2, 3, 5])
+def test_a_border_that_appears_has_no_say(trained_network, kernel):
+    valid = Conv("regular", (kernel, kernel), 3, padding="valid")
+    parent = trained_network(with_method(Architecture((1, 8, 8), 3, (Block((valid,)),)), "unstructured"), 3)
+    padded = replace(parent.architecture, blocks=(Block((replace(valid, padding="same"),)),))
+    assert_same_function(parent, child_of(parent, padded), 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("before", [2, 3])
+def test_on_even_images_coarser_and_finer_maps_sum_up_to_the_same(trained_network, method, before):
+    """Where maps are constant, what a kernel or a linear layer sums up does not depend on how many cells there are."""
+
+    def architecture(window):
+        pool = None if window == 1 else Pool("average", (window, window))
+        first, second = (Conv("regular", (kernel, kernel), 4, padding="valid") for kernel in (1, 3))
+        return with_method(Architecture((1, 12, 12), 3, (Block((first,), pool), Block((second,)))), method)
+
+    image = torch.full((1, 1, 12, 12), 0.4)
+    for ours, theirs in ((1, before), (before, 1)):
+        parent = trained_network(architecture(theirs), 5)
+        with torch.no_grad():
+            expected, found = (network.eval()(image).numpy() for network in (parent, child_of(parent, architecture(ours))))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @given(SEEDS, st.sampled_from(METHODS))
 @settings(max_examples=20, deadline=None)
 def test_an_equal_child_has_its_parents_posterior(random_architecture, trained_network, seed, method):

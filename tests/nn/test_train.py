@@ -9,7 +9,7 @@ import torch
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.errors import TrainingError
 from sparse_mcu.nn.network import Network
-from sparse_mcu.nn.train import Images, accuracy, drawn_epochs, kl_share, rate_share, train
+from sparse_mcu.nn.train import FINE_TUNING, Images, accuracy, drawn_epochs, kl_share, rate_share, train
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pruning, Training
 
 
@@ -200,13 +200,23 @@ def test_one_image_is_not_enough():
 
 
 def test_drawn_epochs_leave_the_last_quarter_to_the_pruned_network():
-    assert [drawn_epochs(Training(epochs=epochs)) for epochs in (1, 2, 10, 40)] == [1, 1, 7, 30]
-    assert drawn_epochs(Training(epochs=40, pruning=Pruning("none"))) == 0
+    assert [drawn_epochs(Training(epochs=epochs), FINE_TUNING) for epochs in (1, 2, 10, 40)] == [1, 1, 7, 30]
+    assert drawn_epochs(Training(epochs=40, pruning=Pruning("none")), FINE_TUNING) == 0
+
+
+@pytest.mark.parametrize(("settings", "drawn"), [({}, 3), ({"inherited": True}, 2), ({"pruned": True}, 0)])
+def test_what_began_as_a_parents_decides_sooner_and_what_is_pruned_has_decided(settings: dict[str, bool], drawn: int):
+    trained = network(epochs=4)
+    done, fixed_after = [], []
+    fix = trained.fix_pruning
+    trained.fix_pruning = lambda: (fixed_after.append(len(done)), fix())
+    train(trained, *halves(64), seed=0, report=done.append, **settings)
+    assert fixed_after == [drawn, 4]
 
 
 def test_learning_rate_warms_up_and_falls_once_before_and_once_after_pruning():
     training = Training(epochs=40)
-    shares = [rate_share(training, epoch) for epoch in (0, 2, 4, 15, 30 - 1e-9, 30, 35, 40)]
+    shares = [rate_share(training, 30, epoch) for epoch in (0, 2, 4, 15, 30 - 1e-9, 30, 35, 40)]
     warm = 0.3 + 0.7 * 0.5 * (1 + math.cos(math.pi * 4 / 30))
     expected = [0, 0.5 * (0.3 + 0.35 * (1 + math.cos(math.pi * 2 / 30))), warm, 0.65, 0.3, 1, 0.5, 0]
     assert shares == pytest.approx(expected, abs=1e-6)
@@ -214,11 +224,11 @@ def test_learning_rate_warms_up_and_falls_once_before_and_once_after_pruning():
 
 def test_a_constant_schedule_warms_up_only():
     training = Training(epochs=40, schedule="constant")
-    assert [rate_share(training, epoch) for epoch in (1, 4, 30, 39)] == pytest.approx([0.25, 1, 1, 1])
+    assert [rate_share(training, 30, epoch) for epoch in (1, 4, 30, 39)] == pytest.approx([0.25, 1, 1, 1])
 
 
 def test_kl_ramps_up_and_ends_with_the_posterior():
     training = Training(epochs=40, pruning=Pruning(warmup=0.3))
-    assert [kl_share(training, epoch) for epoch in (0, 6, 12, 29, 30)] == pytest.approx([0, 0.5, 1, 1, 0])
-    assert kl_share(Training(epochs=40, pruning=Pruning(warmup=0.0)), 0.0) == 1.0
-    assert kl_share(Training(epochs=40, pruning=Pruning("none")), 0.0) == 0.0
+    assert [kl_share(training, 30, epoch) for epoch in (0, 6, 12, 29, 30)] == pytest.approx([0, 0.5, 1, 1, 0])
+    assert kl_share(Training(epochs=40, pruning=Pruning(warmup=0.0)), 30, 0.0) == 1.0
+    assert kl_share(Training(epochs=40, pruning=Pruning("none")), 0, 0.0) == 0.0

@@ -61,6 +61,7 @@ class _Inheritance:
         self.parent_spaces = channel_spaces(parent.layers)
         self.spaces = channel_spaces(child.layers)
         self.origins = _origins(child.layers, self.spaces, self.matched, parent)
+        self.cells, self.parent_cells = _cells(child.layers), _cells(parent.layers)
         self.ends = {layer.inputs[-1] for layer in child.layers if layer.op == "add"}
 
     def weights(self) -> Weights:
@@ -87,7 +88,8 @@ class _Inheritance:
         for part, value in parts.items():
             if part in ("weight", "log_variance"):
                 fill = 0.0 if part == "weight" else INITIAL_LOG_VARIANCE
-                resized = _resized(layer, twin, value, fill)
+                cells = self.cells[layer.inputs[0]], self.parent_cells[twin.inputs[0]]
+                resized = _resized(layer, twin, cells, value, fill)
                 result[part] = _gathered(resized, rows, columns, _four(layer, fresh[part]), fill).reshape(fresh[part].shape)
             elif part.startswith("input_scale."):
                 places = (-1, math.prod(layer.kernel))
@@ -259,23 +261,26 @@ def _gathered(values: FloatArray, rows: IntArray, columns: IntArray, fresh: Floa
     return np.where(_column(rows == NEW, taken), fresh, taken)
 
 
-def _resized(layer: Layer, twin: Layer, values: FloatArray, fill: float) -> FloatArray:
+def _resized(layer: Layer, twin: Layer, cells: tuple["_Cells", "_Cells"], values: FloatArray, fill: float) -> FloatArray:
     """Return (O, I, KH, KW) values of the parent's ``twin`` for the child's kernel: cropped or filled around the same centre.
 
-    A linear layer's map is resampled instead, each cell sharing its weight out to those that cover it: where a feature map is
-    constant over such cells the sums stay, and a global average and a linear layer become exactly one linear layer.
+    A linear layer's map, and a kernel whose map is coarser or finer now, are resampled instead, each weight shared out to those
+    that see the same part of the input: where a feature map is constant there the sums stay, and a global average and a linear
+    layer become exactly one linear layer. ``cells`` are those of the maps that the two read.
     """
-    if layer.kernel == twin.kernel:
+    same_scale = all(math.isclose(ours[1], theirs[1]) for ours, theirs in zip(*cells, strict=True))
+    if layer.kernel == twin.kernel and (same_scale or layer.op == "linear" or layer.kernel == (1, 1)):
         return values
-    if layer.op == "linear":
+    if layer.op == "linear" or not same_scale:
         if fill:  # log variances
             return np.full((*values.shape[:2], *layer.kernel), fill)
-        rows, columns = (_shares(new, old) for new, old in zip(layer.kernel, twin.kernel, strict=True))
+        ours, theirs = (_edges(each, seen) for each, seen in zip((layer, twin), cells, strict=True))
+        rows, columns = (_shares(new, old) for new, old in zip(ours, theirs, strict=True))
         return np.asarray(np.einsum("oihw,yh,xw->oiyx", values, rows, columns))
     result = np.full((*values.shape[:2], *layer.kernel), fill)
     pairs = zip(_centre(layer.kernel), _centre(twin.kernel), layer.kernel, twin.kernel, strict=True)
-    ours, theirs = zip(*(_overlap(c - p, new, old) for c, p, new, old in pairs), strict=True)
-    result[:, :, *ours] = values[:, :, *theirs]
+    kept, taken = zip(*(_overlap(c - p, new, old) for c, p, new, old in pairs), strict=True)
+    result[:, :, *kept] = values[:, :, *taken]
     return result
 
 
@@ -285,12 +290,39 @@ def _overlap(shift: int, new: int, old: int) -> tuple[slice, slice]:
     return slice(start + shift, stop + shift), slice(start, stop)
 
 
-def _shares(new: int, old: int) -> FloatArray:
-    """Return (new, old): the share of each of ``old`` equal cells of an interval that lies in each of ``new`` ones."""
-    edges, others = np.linspace(0, 1, new + 1), np.linspace(0, 1, old + 1)
-    start = np.maximum(edges[:-1, None], others[None, :-1])
-    stop = np.minimum(edges[1:, None], others[None, 1:])
-    return np.asarray(np.maximum(stop - start, 0.0) * old)
+_Cells = list[
+    tuple[float, float]
+]  # of a map's rows and columns, in pixels of the input: where the first begins, how wide each is
+
+
+def _cells(layers: Sequence[Layer]) -> dict[str, _Cells]:
+    """Return which part of the input each cell of every map shows: as wide as its stride, around the middle of its window."""
+    cells: dict[str, _Cells] = {INPUT: [(0.0, 1.0)] * 2}
+    for layer in layers:
+        cells[layer.name] = []
+        sizes = zip(cells[layer.inputs[0]], layer.kernel, layer.stride, layer.padding[:2], strict=True)
+        for (begin, width), kernel, stride, padding in sizes:
+            middle = begin + width * (kernel / 2 - padding)
+            cells[layer.name].append((middle - width * stride / 2, width * stride))
+    return cells
+
+
+def _edges(layer: Layer, cells: _Cells) -> list[FloatArray]:
+    """Return where the rows and columns of a kernel begin, and the last of them ends: in the input, or around its centre."""
+    begins = [begin for begin, _ in cells]
+    if layer.op != "linear":
+        begins = [-(tap + 0.5) * width for tap, (_, width) in zip(_centre(layer.kernel), cells, strict=True)]
+    sizes = zip(begins, layer.kernel, cells, strict=True)
+    return [begin + width * np.arange(count + 1) for begin, count, (_, width) in sizes]
+
+
+def _shares(new: FloatArray, old: FloatArray) -> FloatArray:
+    """Return (new, old): the share of each old cell that lies in each new one, given their edges; none is lost at the rim."""
+    edges = new.copy()
+    edges[0], edges[-1] = min(new[0], old[0]), max(new[-1], old[-1])
+    start = np.maximum(edges[:-1, None], old[None, :-1])
+    stop = np.minimum(edges[1:, None], old[None, 1:])
+    return np.asarray(np.maximum(stop - start, 0.0) / (old[1:] - old[:-1]))
 
 
 def _centre(kernel: tuple[int, int]) -> tuple[int, int]:

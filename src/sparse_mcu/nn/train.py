@@ -10,7 +10,7 @@ are given, it learns those too (Hinton et al., "Distilling the knowledge in a ne
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ from sparse_mcu.errors import TrainingError
 from sparse_mcu.nn.augment import augment
 from sparse_mcu.nn.folded import Float32Array
 from sparse_mcu.nn.network import Network
-from sparse_mcu.space.architecture import Pruning, Training
+from sparse_mcu.space.architecture import Training
 
-FINE_TUNING = 0.25  # share of the epochs, at the end, in which the pruned network trains alone
+# Share of the epochs, at the end, in which the pruned network trains alone: of all, and where the posterior began as a parent's.
+FINE_TUNING, INHERITED_FINE_TUNING = 0.25, 0.5
 RATE_WARMUP = 0.1  # share of the steps: Adam's first steps would undo much of what a child inherited
 # Share of the learning rate at which the posterior ends: with less, weights stop shrinking before they can leave.
 DRAWN_RATE_FLOOR = 0.3
@@ -77,13 +78,15 @@ def train(
     report: Callable[[Epoch], None] | None = None,
     hopeless: Callable[[int], bool] | None = None,
     pruned: bool = False,
+    inherited: bool = False,
     teacher: Float32Array | None = None,  # (N, classes): logits of another network for the images
     epoch_images: int = EPOCH_IMAGES,
 ) -> TrainingLog:
     """Train and prune ``network`` in place, as its ``architecture.training`` says; it is left in eval mode on ``device``.
 
     An epoch takes ``epoch_images`` of the images, or all where these are fewer; each comes once before any comes again.
-    ``pruned``: the posterior has decided what leaves; the rest trains on alone.
+    ``pruned``: the posterior has decided what leaves; the rest trains on alone. ``inherited``: weights and posterior began as a
+    parent's, and sooner decide.
 
     The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
     ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. ``hopeless`` is told after every epoch
@@ -98,7 +101,9 @@ def train(
     held_out = None if validation is None else Images.on(device, validation.images, validation.labels)
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
-        return _Trainer(network, data, held_out, pruned, min(len(images), epoch_images)).run(deadline, report, hopeless)
+        epochs = drawn_epochs(network.architecture.training, INHERITED_FINE_TUNING if inherited else FINE_TUNING)
+        trainer = _Trainer(network, data, held_out, 0 if pruned else epochs, min(len(images), epoch_images))
+        return trainer.run(deadline, report, hopeless)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,14 +159,12 @@ def accuracy(network: Network, data: Images) -> float:
 class _Trainer:
     """One training run: first the posterior is trained on drawn networks, then what it left."""
 
-    def __init__(self, network: Network, data: Images, validation: Images | None, pruned: bool, epoch_images: int) -> None:
+    def __init__(self, network: Network, data: Images, validation: Images | None, drawn_epochs: int, epoch_images: int) -> None:
         self.network, self.data, self.validation = network, data, validation
-        self.epoch_images = epoch_images
+        self.drawn_epochs, self.epoch_images = drawn_epochs, epoch_images
         self.order = torch.empty(0, dtype=torch.int64, device=data.labels.device)  # of what has yet to come
-        training = network.architecture.training
-        self.training = replace(training, pruning=Pruning("none")) if pruned else training
+        self.training = network.architecture.training
         self.batches = math.ceil(epoch_images / self.training.batch_size)  # per epoch
-        self.drawn_epochs = drawn_epochs(self.training)
         self.step = 0
         self.optimisers = self._optimisers()
 
@@ -220,14 +223,14 @@ class _Trainer:
             x = augment(x, self.training.augmentation)
         logits = self.network(x)
         loss = F.cross_entropy(logits, y)
-        kl_weight = self.training.pruning.strength * kl_share(self.training, epoch) / self.epoch_images
+        kl_weight = self.training.pruning.strength * kl_share(self.training, self.drawn_epochs, epoch) / self.epoch_images
         objective = loss if soft is None else (1 - TEACHER_SHARE) * loss + TEACHER_SHARE * _soft_loss(logits, soft)
         if kl_weight > 0:
             objective = objective + kl_weight * self.network.kl()
         for optimiser in self.optimisers:
             optimiser.zero_grad()
             for group in optimiser.param_groups:
-                group["lr"] = rate_share(self.training, epoch) * group["full_rate"]
+                group["lr"] = rate_share(self.training, self.drawn_epochs, epoch) * group["full_rate"]
         torch.autograd.backward(objective)
         for optimiser in self.optimisers:
             optimiser.step()
@@ -268,27 +271,29 @@ def _soft_loss(logits: Tensor, soft: Tensor) -> Tensor:
     return F.kl_div(ours, soft, reduction="batchmean", log_target=True) * TEMPERATURE**2
 
 
-def drawn_epochs(training: Training) -> int:
+def drawn_epochs(training: Training, fine_tuning: float) -> int:
     """Return the number of epochs in which the posterior is trained, before the pruned network trains alone."""
     if training.pruning.method == "none":
         return 0
-    return max(1, training.epochs - math.ceil(FINE_TUNING * training.epochs))
+    return max(1, training.epochs - math.ceil(fine_tuning * training.epochs))
 
 
-def rate_share(training: Training, epoch: float) -> float:
-    """Return the share of the learning rate after ``epoch`` epochs: one cosine for the posterior, another for what it left."""
+def rate_share(training: Training, drawn: int, epoch: float) -> float:
+    """Return the share of the learning rate after ``epoch`` epochs: one cosine for the posterior, another for what it left.
+
+    ``drawn``: in so many epochs the posterior is trained.
+    """
     warmup = min(1.0, epoch / (RATE_WARMUP * training.epochs))
     if training.schedule == "constant":
         return warmup
-    drawn = drawn_epochs(training)
     if epoch < drawn:
         return warmup * _cosine(epoch / drawn, DRAWN_RATE_FLOOR)
     return warmup * _cosine((epoch - drawn) / (training.epochs - drawn), 0.0)
 
 
-def kl_share(training: Training, epoch: float) -> float:
-    """Return the share of the strength with which the KL term counts after ``epoch`` epochs."""
-    if epoch >= drawn_epochs(training):
+def kl_share(training: Training, drawn: int, epoch: float) -> float:
+    """Return the share of the strength with which the KL term counts after ``epoch`` epochs; ``drawn`` as for ``rate_share``."""
+    if epoch >= drawn:
         return 0.0
     warmup = training.pruning.warmup * training.epochs
     return 1.0 if epoch >= warmup else epoch / warmup

@@ -57,6 +57,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
             deadline=deadline,
             hopeless=watch,
             pruned=candidate.polish,
+            inherited=candidate.parent is not None,
             teacher=soft,
         )
         graph = integer_graph()
