@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparse_mcu.errors import UserError
-from sparse_mcu.units import Range, format_seconds, parse_bytes, parse_range, parse_seconds
+from sparse_mcu.units import Range, format_seconds, parse_bytes, parse_limits, parse_range, parse_seconds
 
 
 @pytest.mark.parametrize(
@@ -55,3 +55,10 @@ def test_ranges(text: str, low: float, high: float) -> None:
 def test_what_is_no_range(text: str) -> None:
     with pytest.raises(UserError, match="a range is two numbers, the smaller first"):
         parse_range(text)
+
+
+def test_limits_have_a_name_and_a_number() -> None:
+    assert parse_limits(["model_size=2K", "macs=100000"]) == {"model_size": 2048, "macs": 100_000}
+    for texts in (["model_size"], ["macs=1", "macs=2"], ["macs=many"]):
+        with pytest.raises(UserError):
+            parse_limits(texts)

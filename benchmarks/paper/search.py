@@ -48,6 +48,7 @@ def main() -> None:
                 workers=options.workers,
                 device=options.device,
                 objectives=row.objectives,
+                limits=row.limits,
                 out=run_path,
                 observer=observer,
             )

@@ -5,6 +5,7 @@ A kilobyte is 1024 bytes throughout, as in the data sheets of microcontrollers.
 
 import math
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from sparse_mcu.errors import UserError
@@ -31,6 +32,17 @@ def parse_bytes(text: str) -> int:
     if size < 1 or not size.is_integer():
         raise UserError(f"a size is a whole number of bytes such as 1024, 2K or 2KB, but is {text!r}")
     return int(size)
+
+
+def parse_limits(texts: Sequence[str]) -> dict[str, int]:
+    """Return the limits that ``texts`` such as model_size=2K name."""
+    limits = {}
+    for text in texts:
+        name, equals, limit = text.partition("=")
+        if not equals or name in limits:
+            raise UserError(f"a limit is NAME=N such as model_size=2K, each name once, but is {text!r}")
+        limits[name] = parse_bytes(limit)
+    return limits
 
 
 def parse_seconds(text: str) -> float:

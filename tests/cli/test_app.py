@@ -35,6 +35,11 @@ def test_every_command_explains_itself_with_an_example_of_itself(command: str, c
         (["front", "a", "b"], "Got unexpected extra argument(s) (b) (see sparse-mcu front --help)"),
         (["search", "digits", "--colour"], "No such option: --colour (Possible options: --out) (see sparse-mcu search --help)"),
         (["search", "digits"], "a new search needs DATA and --board; --resume RUN goes on with an old one"),
+        (["search", "digits", "--board", "arduino-uno", "--limit", "macs"], "a limit is NAME=N such as model_size=2K"),
+        (
+            ["search", "--resume", "x", "--limit", "macs=9"],
+            "a resumed search keeps its limit, but --limit is given; leave it out",
+        ),
         (["search", "--resume", "x", "--seed", "1"], "a resumed search keeps its seed, but --seed is given; leave it out"),
         (
             ["search", "digits", "--ram", "3x"],

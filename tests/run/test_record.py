@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.errors import RunError
-from sparse_mcu.run.record import FORMAT, Record
+from sparse_mcu.run.record import FORMAT, OLDEST_FORMAT, Record
 from sparse_mcu.search.objectives import Budget
 from sparse_mcu.search.options import SearchOptions
 
@@ -16,6 +17,7 @@ RECORD = Record(
     ram_bytes=1024,
     flash_bytes=8192,
     cycles=10**6,
+    limits={"working_memory": 2007},
     seconds=None,
     trials=40,
     seed=1,
@@ -37,7 +39,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_record_says_what_the_search_is_told() -> None:
     assert RECORD.options == SearchOptions(
         board("arduino-uno"),
-        Budget(1024, 8192, 10**6),
+        Budget(1024, 8192, 10**6, working_memory=2007),
         trials=40,
         seed=1,
         workers=2,
@@ -51,7 +53,7 @@ def test_a_record_says_what_the_search_is_told() -> None:
     ("change", "message"),
     [
         ({"format": FORMAT + 1}, f"this version reads runs of format {FORMAT}, but .* has format {FORMAT + 1}; update"),
-        ({"format": FORMAT - 1}, f"this version reads runs of format {FORMAT}, but .* has format {FORMAT - 1}; search anew"),
+        ({"format": OLDEST_FORMAT - 1}, f"reads runs of format {OLDEST_FORMAT} and later, but .* has format 2; search anew"),
         ({"format": "1"}, "must name its format as an integer, but has '1'"),
         ({"colour": "red"}, "is damaged: missing or unknown colour"),
     ],
@@ -62,6 +64,15 @@ def test_a_record_of_another_kind_is_refused(tmp_path: Path, change: dict[str, o
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(RunError, match=message):
         Record.read(tmp_path)
+
+
+def test_a_record_from_before_limits_has_none(tmp_path: Path) -> None:
+    RECORD.write(tmp_path)
+    path = tmp_path / "run.json"
+    value = json.loads(path.read_text()) | {"format": OLDEST_FORMAT}
+    del value["limits"]
+    path.write_text(json.dumps(value))
+    assert Record.read(tmp_path) == dataclasses.replace(RECORD, limits={})
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "cannot read"), ("[1]", "must hold an object"), ("\xff", "cannot read")])

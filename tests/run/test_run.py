@@ -179,13 +179,15 @@ def test_a_search_is_told_its_objectives_its_limit_of_time_and_its_sampler(tmp_p
         out=tmp_path / "run",
         objectives=["accuracy", "flash"],
         max_ms=1.0,
+        limits={"macs": 10**6},
         sampler="random",
     )
     options = Run.load(run.path).record.options
     assert (options.goal.minimised, options.sampler) == (("error", "flash_bytes"), "random")
     assert options.budget.cycles == 16_000  # a millisecond at 16 MHz
+    assert options.budget.macs == 10**6
     assert [model.number for model in run.front] == [3, 0, 2]  # of FIGURES, RAM now limited by the board alone
-    with pytest.raises(BudgetError, match="no network of .* and 15999 cycles"):
+    with pytest.raises(BudgetError, match="no network of .* and 15999 cycles and macs 1000000;"):
         dataclasses.replace(run, record=dataclasses.replace(run.record, cycles=15_999)).best()
 
 
@@ -196,6 +198,8 @@ def test_a_search_is_told_its_objectives_its_limit_of_time_and_its_sampler(tmp_p
         ("microbit", {"max_ms": 1.0}, "microbit counts instructions"),
         ("arduino-uno", {"max_cycles": 0}, "at least 1 cycle, but may have 0"),
         ("arduino-uno", {"max_ms": -1.0}, "some time, but may have -1.0 ms"),
+        ("arduino-uno", {"limits": {"mac": 9}}, "did you mean macs"),
+        ("arduino-uno", {"limits": {"macs": 0}}, "macs of at least 1, but may have 0"),
         ("arduino-uno", {"objectives": ["ram"]}, "objectives are accuracy and others"),
     ],
 )

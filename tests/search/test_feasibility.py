@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from search_fakes import LIMITS
 
+from sparse_mcu.cost import layer_sizes
 from sparse_mcu.deploy.boards import board
 from sparse_mcu.deploy.predict import predict
 from sparse_mcu.deploy.target import Target
@@ -74,6 +75,8 @@ def test_a_shortfall_names_what_lacks_how_much_and_the_layer(method: Method) -> 
         "bytes of RAM": dataclasses.replace(ROOMY, ram_bytes=10),
         "bytes of flash": dataclasses.replace(ROOMY, flash_bytes=10),
         "cycles": dataclasses.replace(ROOMY, cycles=10),
+        "bytes of working memory": dataclasses.replace(ROOMY, working_memory=10),
+        "multiply-accumulates": dataclasses.replace(ROOMY, macs=10),
     }
     for resource, budget in tight_budgets.items():
         shortfall = Feasibility(UNO, budget).shortfall(architecture)
@@ -81,6 +84,19 @@ def test_a_shortfall_names_what_lacks_how_much_and_the_layer(method: Method) -> 
         assert (shortfall.resource, shortfall.limit) == (resource, 10) and shortfall.needed > 10
         assert shortfall.where in names | {INPUT}
     assert Feasibility(UNO, ROOMY).shortfall(architecture) is None
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_counts_that_can_be_kept_are_no_reason_to_refuse(seed: int) -> None:
+    architecture = random_architecture(seed, "none")
+    images = np.random.default_rng(seed).integers(0, 256, (4, *architecture.input_shape), dtype=np.uint8)
+    sizes = layer_sizes(quantise(Network(architecture, seed=0).eval().fold(), images))
+    memory = max(max(layer.working_memory_1, layer.working_memory_2) for layer in sizes)
+    macs = sum(layer.macs for layer in sizes)
+    assert Feasibility(UNO, dataclasses.replace(ROOMY, working_memory=memory, macs=macs)).shortfall(architecture) is None
+    shortfall = Feasibility(UNO, dataclasses.replace(ROOMY, macs=macs - 1)).shortfall(architecture)
+    assert shortfall is not None and shortfall.needed == macs
 
 
 def test_structured_pruning_may_fit_where_single_weights_leaving_would_not() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from sparse_mcu.search.objectives import OBJECTIVES, UNITS, Budget, Goal
+from sparse_mcu.search.objectives import LIMITED, OBJECTIVES, UNITS, Budget, Goal
 
 
 @pytest.mark.parametrize(("ram", "flash", "kept"), [(1024, 8192, True), (1025, 8192, False), (1024, 8193, False), (1, 1, True)])
@@ -14,8 +14,18 @@ def test_a_limit_of_cycles_counts_only_where_there_is_one() -> None:
     assert not Budget(1024, 8192, 500).keeps(measured)
 
 
-def test_what_can_be_minimised_is_measured() -> None:
+@pytest.mark.parametrize("name", LIMITED)
+def test_what_else_is_limited_must_be_kept_by_every_reading(name: str) -> None:
+    limited = Budget(1024, 8192, **{name: 100})
+    kept = {"ram_bytes": 1024, "flash_bytes": 8192} | dict.fromkeys(LIMITED[name], 100)
+    assert limited.keeps(kept) and f"{name.replace('_', ' ')} 100" in str(limited)
+    for unit in LIMITED[name]:
+        assert not limited.keeps(kept | {unit: 101})
+
+
+def test_what_can_be_minimised_or_limited_is_measured() -> None:
     assert set(OBJECTIVES.values()) <= set(UNITS)
+    assert {unit for units in LIMITED.values() for unit in units} <= set(UNITS)
 
 
 def test_the_columns_of_a_goal_are_its_objectives_and_what_else_is_limited() -> None:

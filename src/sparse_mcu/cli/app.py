@@ -9,7 +9,7 @@ import typer
 
 from sparse_mcu.deploy.target import Optimise, parse_optimise
 from sparse_mcu.errors import UserError
-from sparse_mcu.units import Range, parse_bytes, parse_range, parse_seconds
+from sparse_mcu.units import Range, parse_bytes, parse_limits, parse_range, parse_seconds
 
 T = TypeVar("T")
 
@@ -122,6 +122,12 @@ def search(
         int | None, typer.Option(min=1, metavar="N", help="Cycles (on Arm and RISC-V instructions) that an inference may take.")
     ] = None,
     max_ms: Annotated[float | None, typer.Option(metavar="MS", help="The same as a time, on boards that count cycles.")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=N", help="More that a network may have at most: model_size, working_memory, macs. Repeatable."
+        ),
+    ] = None,
     sampler: Annotated[
         str | None,
         typer.Option(metavar="NAME", show_default="sparse", help="The optimiser; to compare: random, nsga2, tpe, gp (Optuna's)."),
@@ -139,7 +145,7 @@ def search(
     """
     if resume is not None:
         _refuse_fixed({"--board": board, "--ram": ram, "--flash": flash, "--max-cycles": max_cycles, "--max-ms": max_ms})
-        _refuse_fixed({"--objectives": objectives, "--sampler": sampler, "--seed": seed, "--out": out})
+        _refuse_fixed({"--limit": limit or None, "--objectives": objectives, "--sampler": sampler, "--seed": seed, "--out": out})
         from sparse_mcu import run
 
         call = partial(run.resume, resume, source=data, time=time, trials=trials, workers=workers, device=device)
@@ -150,7 +156,7 @@ def search(
 
         call = partial(run.search, data, board=board, ram=ram, flash=flash, time=time, trials=trials, workers=workers, out=out)
         call = partial(call, seed=seed or 0, device=device or "auto", max_cycles=max_cycles, max_ms=max_ms)
-        chosen = {"objectives": objectives and objectives.split(","), "sampler": sampler}
+        chosen = {"objectives": objectives and objectives.split(","), "sampler": sampler, "limits": parse_limits(limit or [])}
         call = partial(call, **{name: value for name, value in chosen.items() if value is not None})
     from sparse_mcu.cli.search import show
 

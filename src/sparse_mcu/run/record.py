@@ -12,7 +12,8 @@ from sparse_mcu.run.files import write_text
 from sparse_mcu.search.objectives import Budget
 from sparse_mcu.search.options import SearchOptions
 
-FORMAT = 3
+FORMAT = 4
+OLDEST_FORMAT = 3  # had no limits
 FILE = "run.json"
 
 
@@ -26,6 +27,7 @@ class Record:
     ram_bytes: int  # of a network
     flash_bytes: int  # of a network
     cycles: int | None  # of one inference of a network; None: no limit
+    limits: dict[str, int]  # of what else a network may have, by the names of ``objectives.LIMITED``
     seconds: float | None  # of the search, all sessions together; or
     trials: int | None
     seed: int
@@ -39,7 +41,7 @@ class Record:
     @property
     def budget(self) -> Budget:
         """What a network may take."""
-        return Budget(self.ram_bytes, self.flash_bytes, self.cycles)
+        return Budget(self.ram_bytes, self.flash_bytes, self.cycles, **self.limits)
 
     @property
     def options(self) -> SearchOptions:
@@ -69,8 +71,11 @@ class Record:
             raise RunError(f"{directory / FILE} must name its format as an integer, but has {number!r}; it is not ours")
         if number > FORMAT:
             raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; update sparse-mcu")
-        if number < FORMAT:
-            raise RunError(f"this version reads runs of format {FORMAT}, but {directory} has format {number}; search anew")
+        if number < OLDEST_FORMAT:
+            oldest = f"this version reads runs of format {OLDEST_FORMAT} and later"
+            raise RunError(f"{oldest}, but {directory} has format {number}; search anew")
+        if number == OLDEST_FORMAT:
+            value["limits"] = {}
         odd = sorted(value.keys() ^ {field.name for field in dataclasses.fields(cls)})
         if odd:
             raise RunError(f"{directory / FILE} is damaged: missing or unknown {', '.join(odd)}")

@@ -12,7 +12,7 @@ import importlib.metadata
 import os
 import platform
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from sparse_mcu import data
 from sparse_mcu.data import Dataset
 from sparse_mcu.deploy import boards
-from sparse_mcu.errors import BudgetError, RunError, UserError
+from sparse_mcu.errors import BudgetError, RunError, UserError, unknown_name
 from sparse_mcu.run import record as records
 from sparse_mcu.run.files import LOCK, locked, make_directory
 from sparse_mcu.run.model import Model
 from sparse_mcu.run.record import Record
 from sparse_mcu.search.ledger import ARTIFACTS, DATABASE, Ledger
-from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, Budget
+from sparse_mcu.search.objectives import DEFAULT_OBJECTIVES, LIMITED, Budget
 from sparse_mcu.search.options import OURS, Progress, SearchOptions
 from sparse_mcu.units import parse_bytes, parse_seconds
 
@@ -70,7 +70,7 @@ class Run:
     def best(self, ram: str | int | None = None, flash: str | int | None = None) -> Model:
         """Return the model most accurate on the validation split within ``ram`` and ``flash`` (the run's budget unless given)."""
         whole = self.budget
-        budget = Budget(_bytes(ram, whole.ram_bytes), _bytes(flash, whole.flash_bytes), whole.cycles)
+        budget = replace(whole, ram_bytes=_bytes(ram, whole.ram_bytes), flash_bytes=_bytes(flash, whole.flash_bytes))
         with Ledger.open(self.path) as ledger:
             trial = ledger.best(budget)
         if trial is None:
@@ -118,17 +118,19 @@ def search(
     objectives: Sequence[str] = DEFAULT_OBJECTIVES,
     max_cycles: int | None = None,
     max_ms: float | None = None,
+    limits: Mapping[str, int] | None = None,
     sampler: str = OURS,
     out: str | Path | None = None,
     observer: "Observer" = _ignore,
 ) -> Run:
     """Search for networks for ``source`` that fit ``board``; return the run. Ctrl-C ends the search, not the program.
 
-    ``time`` ("10m", or seconds) or ``trials`` is the budget of the search, 10 minutes unless given. ``ram`` and ``flash`` ("1K",
-    or bytes) are the budget of a network, the board's unless given; ``max_cycles`` or ``max_ms`` limits one inference (cycles are
-    instructions on boards that count these). ``objectives`` names what the front trades off, ``sampler`` the optimiser.
-    ``workers`` networks train at once, as many as there are cores unless given. The run directory ``out`` (runs/NAME unless
-    given) must be new or empty.
+    ``time`` ("10m", or seconds) or ``trials`` is the budget of the search, 10 minutes unless given. ``ram`` and ``flash``
+    ("1K", or bytes) are the budget of a network, the board's unless given; ``max_cycles`` or ``max_ms`` limits one
+    inference (cycles are instructions on boards that count these), ``limits`` its counts by name: model_size,
+    working_memory, macs. ``objectives`` names what the front trades off, ``sampler`` the optimiser. ``workers`` networks
+    train at once, as many as there are cores unless given. The run directory ``out`` (runs/NAME unless given) must be new
+    or empty.
     """
     target = boards.board(board)
     dataset = data.load(source)
@@ -139,6 +141,7 @@ def search(
         ram_bytes=_budget(ram, "RAM", target.ram_bytes, target),
         flash_bytes=_budget(flash, "flash", target.flash_bytes, target),
         cycles=_cycles(max_cycles, max_ms, target),
+        limits=_limits(limits or {}),
         seconds=_seconds(DEFAULT_SECONDS if time is None and trials is None else time),
         trials=trials,
         seed=seed,
@@ -259,6 +262,16 @@ def _cycles(cycles: int | None, milliseconds: float | None, board: boards.Board)
     if not milliseconds > 0.0:
         raise BudgetError(f"a network must have some time, but may have {milliseconds} ms")
     return max(1, int(milliseconds / each))
+
+
+def _limits(limits: Mapping[str, int]) -> dict[str, int]:
+    """Return ``limits`` of what can be limited by name."""
+    for name, limit in limits.items():
+        if name not in LIMITED:
+            raise UserError(unknown_name("limit", name, tuple(LIMITED)))
+        if limit < 1:
+            raise BudgetError(f"a network must have {name} of at least 1, but may have {limit}")
+    return dict(limits)
 
 
 def _bytes(size: str | int | None, default: int) -> int:

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sparse_mcu.cost import layer_sizes
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.predict import predict
 from sparse_mcu.deploy.target import Target
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedLayer, FoldedNetwork
+from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.search.objectives import Budget
 from sparse_mcu.space.architecture import Architecture
@@ -64,7 +66,21 @@ class Feasibility:
         if budget.cycles is not None and prediction.cycles > budget.cycles:
             slowest = max(prediction.parts, key=lambda part: part.cycles)
             return Shortfall("cycles", prediction.cycles, budget.cycles, slowest.name)
-        return None
+        return _count_shortfall(graph, budget)
+
+
+def _count_shortfall(graph: IntegerGraph, budget: Budget) -> Shortfall | None:
+    """Return which of the paper's counts cannot keep its limit, or None."""
+    sizes = layer_sizes(graph)
+    if budget.working_memory is not None:
+        neediest = max(sizes, key=lambda layer: max(layer.working_memory_1, layer.working_memory_2))
+        needed = max(neediest.working_memory_1, neediest.working_memory_2)
+        if needed > budget.working_memory:
+            return Shortfall("bytes of working memory", needed, budget.working_memory, neediest.name)
+    macs = sum(layer.macs for layer in sizes)
+    if budget.macs is not None and macs > budget.macs:
+        return Shortfall("multiply-accumulates", macs, budget.macs, max(sizes, key=lambda layer: layer.macs).name)
+    return None
 
 
 def nothing_fits(budget: Budget, shortfalls: Sequence[Shortfall]) -> str:

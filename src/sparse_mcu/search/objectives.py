@@ -27,27 +27,41 @@ OBJECTIVES = {
     "macs": "macs",
     "cycles": "cycles",
 }
+# What a search can be told to limit besides, by the user's name for it; a limit of the working memory holds for both readings.
+LIMITED = {
+    "model_size": ("model_size",),
+    "working_memory": ("working_memory_1", "working_memory_2"),
+    "macs": ("macs",),
+}
 DEFAULT_OBJECTIVES = ("accuracy", "flash", "ram")
 MINIMISED = tuple(OBJECTIVES[name] for name in DEFAULT_OBJECTIVES)
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a network may take on the board: its bytes, code, stack and input included, and the cycles of one inference."""
+    """What a network may take on the board: its bytes, code, stack and input included, and the cycles of one inference.
+
+    The others are counts that mean the same on any board. None: as many as it likes.
+    """
 
     ram_bytes: int
     flash_bytes: int
-    cycles: int | None = None  # None: as many as it likes
+    cycles: int | None = None
+    model_size: int | None = None
+    working_memory: int | None = None
+    macs: int | None = None
 
     def __str__(self) -> str:
-        time = "" if self.cycles is None else f" and {self.cycles} cycles"
-        return f"{self.ram_bytes} bytes of RAM and {self.flash_bytes} of flash{time}"
+        named = [f"{self.cycles} cycles"] if self.cycles is not None else []
+        named += [f"{name.replace('_', ' ')} {getattr(self, name)}" for name in LIMITED if getattr(self, name) is not None]
+        return " and ".join([f"{self.ram_bytes} bytes of RAM and {self.flash_bytes} of flash", *named])
 
     @property
     def limits(self) -> Mapping[str, int]:
         """The limits by the names of UNITS."""
-        time = {} if self.cycles is None else {"cycles": self.cycles}
-        return {"flash_bytes": self.flash_bytes, "ram_bytes": self.ram_bytes, **time}
+        limits = {"flash_bytes": self.flash_bytes, "ram_bytes": self.ram_bytes, "cycles": self.cycles}
+        limits |= {unit: getattr(self, name) for name, units in LIMITED.items() for unit in units}
+        return {unit: limit for unit, limit in limits.items() if limit is not None}
 
     def keeps(self, objectives: Mapping[str, float]) -> bool:
         """Say whether a network with these objectives stays within the budget."""
