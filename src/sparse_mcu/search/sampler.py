@@ -23,7 +23,7 @@ from torch.quasirandom import SobolEngine
 from sparse_mcu.errors import BudgetError
 from sparse_mcu.search import records
 from sparse_mcu.search.feasibility import Shortfall, nothing_fits
-from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest, spread
+from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
 from sparse_mcu.search.objectives import Goal
 from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.pareto import Float64Array, non_dominated
@@ -52,7 +52,7 @@ from sparse_mcu.space.morph import MORPHS, SMALL_MORPHS, morph
 from sparse_mcu.space.plain import plain
 from sparse_mcu.space.suggest import assignment, fits, sample, suggest
 
-# Plain networks that a search begins with, the sizes from the smallest to the largest that fits.
+# Plain networks that a search begins with, from the smallest to the largest that fit.
 PLAIN_TRIALS = 10
 # Quasi-random points before the surrogate has a say: this share of the budget, and never fewer finished trials than this.
 QUASI_SHARE = 0.08
@@ -140,18 +140,21 @@ class SparseSampler(BaseSampler):
 
     @functools.cached_property
     def _plain(self) -> list[Proposal]:
-        """Plain networks of all sizes in random order, each to be pruned in a way of its own."""
-        drawn = plain(self._limits)
-        fitting = [network for network in drawn if self._shortfall(network) is None]
+        """One plain network of each of several classes of size, in random order, each to be pruned in a way of its own."""
         rng = np.random.default_rng(self._seed)
+        networks = plain(self._limits)
         proposals: list[Proposal] = []
-        for index in rng.permutation(spread(len(fitting), PLAIN_TRIALS)):
-            pruning = sample(self._limits, rng).training.pruning
-            training = dataclasses.replace(fitting[index].training, pruning=pruning)
-            network = dataclasses.replace(fitting[index], training=training)
-            refused = 0 if proposals else len(drawn) - len(fitting)
-            proposals.append(Proposal(EXPLORE, trained_for(network, EXPLORE.steps, self._images), refused=refused))
-        return proposals
+        refused = 0
+        for size in rng.permutation(PLAIN_TRIALS):
+            alike = networks[size * len(networks) // PLAIN_TRIALS : (size + 1) * len(networks) // PLAIN_TRIALS]
+            for index in rng.permutation(len(alike)):
+                if self._shortfall(alike[index]) is None:
+                    training = dataclasses.replace(alike[index].training, pruning=sample(self._limits, rng).training.pruning)
+                    network = trained_for(dataclasses.replace(alike[index], training=training), EXPLORE.steps, self._images)
+                    proposals.append(Proposal(EXPLORE, network))
+                    break
+                refused += 1
+        return [dataclasses.replace(proposal, refused=0 if index else refused) for index, proposal in enumerate(proposals)]
 
     def _quasi_random(self, stage: Stage, number: int, refused: int) -> Proposal:
         """Return point ``number`` of a scrambled Sobol sequence over Ω; where it cannot fit, that of the next scrambling."""
@@ -183,11 +186,13 @@ class SparseSampler(BaseSampler):
         region = region_of_interest(outcomes, self._goal)
         weights = draw_weights(len(minimised), minimised.index("error"), rng)
         worthy = [trial for trial, outcome in zip(complete, outcomes, strict=True) if (outcome <= region.upper).all()]
-        pool = self._to_polish(worthy, used) if stage is POLISH else []
-        if not pool:
-            stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
-            parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
-            pool = list(self._pool(stage, parents, rng))
+        if stage is POLISH and (due := self._to_polish(worthy, used)):
+            # What these are has been measured, and how much each has still to learn nobody knows: no surrogate has a say.
+            order = preference(_outcomes(due, self._goal.columns), region, weights)
+            return (self._polishing(due[index], used, rng) for index in order)
+        stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
+        parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
+        pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], outcomes)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
         return (pool[index] for index in self._guide.rank(observed, points, region, weights, rng))
@@ -206,8 +211,8 @@ class SparseSampler(BaseSampler):
                 child = dataclasses.replace(child, training=sample(self._limits, rng).training)
             yield Proposal(stage, trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
 
-    def _to_polish(self, worthy: Sequence[TrialRecord], used: float) -> list[Proposal]:
-        """Return how to polish the networks whose turn it is: none polished more often than there were rounds before this one.
+    def _to_polish(self, worthy: Sequence[TrialRecord], used: float) -> list[TrialRecord]:
+        """Return the networks whose turn it is: none polished more often than there were rounds before this one.
 
         Those of the front that were polished most often come first; of those that never were, not the front alone: which network
         errs least when it has learnt all that it can is not which does now.
@@ -220,18 +225,18 @@ class SparseSampler(BaseSampler):
             alike = [trial for trial in worthy if history.rounds[trial.number] == rounds and trial.number not in history.polished]
             due = [trial for trial in alike if rounds == 0 or trial.number in front]
             if due:
-                return [proposal for trial in due for proposal in self._polishings(trial, used)]
+                return due
         return []
 
-    def _polishings(self, trial: TrialRecord, used: float) -> Iterator[Proposal]:
-        """Yield the ways to polish the network of ``trial``."""
+    def _polishing(self, trial: TrialRecord, used: float, rng: np.random.Generator) -> Proposal:
+        """Return how to polish the network of ``trial``."""
         assert trial.architecture is not None and trial.seconds is not None
         steps = float(POLISH.steps)
         if self._seconds is not None:
             step_seconds = POLISHING_BATCH * trial.seconds / images_seen(trial.architecture, self._images)
             steps = polishing_steps(used, self._seconds, step_seconds)
-        for augmentation in self._limits.training.augmentations:
-            yield Proposal(POLISH, polished(trial.architecture, steps, self._images, augmentation), trial.number)
+        augmentation = float(rng.choice(self._limits.training.augmentations))
+        return Proposal(POLISH, polished(trial.architecture, steps, self._images, augmentation), trial.number)
 
 
 def _outcomes(trials: Sequence[TrialRecord], names: Sequence[str]) -> Float64Array:  # (n, c)
