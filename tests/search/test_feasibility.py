@@ -99,6 +99,17 @@ def test_counts_that_can_be_kept_are_no_reason_to_refuse(seed: int) -> None:
     assert shortfall is not None and shortfall.needed == macs
 
 
+def test_of_several_things_that_lack_the_one_that_lacks_most_is_told() -> None:
+    architecture = random_architecture(1, "none")
+    needed = {
+        name: Feasibility(UNO, dataclasses.replace(ROOMY, **{name: 1})).shortfall(architecture) for name in ("ram_bytes", "macs")
+    }
+    ram, macs = needed["ram_bytes"], needed["macs"]
+    assert ram is not None and macs is not None
+    nearly = dataclasses.replace(ROOMY, ram_bytes=ram.needed - 1, macs=1)
+    assert Feasibility(UNO, nearly).shortfall(architecture) == macs
+
+
 def test_structured_pruning_may_fit_where_single_weights_leaving_would_not() -> None:
     needs = {
         method: Feasibility(UNO, dataclasses.replace(ROOMY, ram_bytes=1)).shortfall(random_architecture(1, method))

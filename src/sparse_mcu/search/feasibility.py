@@ -6,7 +6,7 @@ that is not to be counted on.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,10 @@ class Feasibility:
         self.shortfall = functools.lru_cache(maxsize=64)(self._shortfall)  # the sampler asks, and then the loop
 
     def _shortfall(self, architecture: Architecture) -> Shortfall | None:
-        """Return why ``architecture`` cannot fit, or None where it may. Raises BoardError for a board without figures."""
+        """Return what ``architecture`` lacks most, or None where it may fit. Raises BoardError for a board without figures."""
+        return max(self._shortfalls(architecture), key=lambda lack: lack.needed / lack.limit, default=None)
+
+    def _shortfalls(self, architecture: Architecture) -> Iterator[Shortfall]:
         network, budget = _emptied(architecture), self._budget
         graph = quantise(network, np.zeros((1, *architecture.input_shape), np.uint8))
         prediction = predict(graph, Target(self._board, WHOLE_IMAGES))  # the least flash and cycles
@@ -59,28 +62,27 @@ class Feasibility:
             ram_bytes = predict(graph, Target(self._board, budget.ram_bytes)).least_ram_bytes
         if ram_bytes > budget.ram_bytes:
             where = peak_activations(tuple(folded.layer for folded in network)).layer
-            return Shortfall("bytes of RAM", ram_bytes, budget.ram_bytes, where)
+            yield Shortfall("bytes of RAM", ram_bytes, budget.ram_bytes, where)
         if prediction.least_flash_bytes > budget.flash_bytes:
             largest = max(prediction.parts, key=lambda part: part.flash_bytes)
-            return Shortfall("bytes of flash", prediction.least_flash_bytes, budget.flash_bytes, largest.name)
+            yield Shortfall("bytes of flash", prediction.least_flash_bytes, budget.flash_bytes, largest.name)
         if budget.cycles is not None and prediction.cycles > budget.cycles:
             slowest = max(prediction.parts, key=lambda part: part.cycles)
-            return Shortfall("cycles", prediction.cycles, budget.cycles, slowest.name)
-        return _count_shortfall(graph, budget)
+            yield Shortfall("cycles", prediction.cycles, budget.cycles, slowest.name)
+        yield from _count_shortfalls(graph, budget)
 
 
-def _count_shortfall(graph: IntegerGraph, budget: Budget) -> Shortfall | None:
-    """Return which of the paper's counts cannot keep its limit, or None."""
+def _count_shortfalls(graph: IntegerGraph, budget: Budget) -> Iterator[Shortfall]:
+    """Yield which of the paper's counts cannot keep their limits."""
     sizes = layer_sizes(graph)
     if budget.working_memory is not None:
         neediest = max(sizes, key=lambda layer: max(layer.working_memory_1, layer.working_memory_2))
         needed = max(neediest.working_memory_1, neediest.working_memory_2)
         if needed > budget.working_memory:
-            return Shortfall("bytes of working memory", needed, budget.working_memory, neediest.name)
+            yield Shortfall("bytes of working memory", needed, budget.working_memory, neediest.name)
     macs = sum(layer.macs for layer in sizes)
     if budget.macs is not None and macs > budget.macs:
-        return Shortfall("multiply-accumulates", macs, budget.macs, max(sizes, key=lambda layer: layer.macs).name)
-    return None
+        yield Shortfall("multiply-accumulates", macs, budget.macs, max(sizes, key=lambda layer: layer.macs).name)
 
 
 def nothing_fits(budget: Budget, shortfalls: Sequence[Shortfall]) -> str:
