@@ -75,7 +75,7 @@ def trials() -> list[TrialRecord]:
 
 @pytest.fixture(scope="module")
 def many() -> list[TrialRecord]:
-    return Session(seed=2, trials=60).run()
+    return Session(seed=0, trials=60).run()
 
 
 def test_every_proposal_lies_within_the_limits(trials: list[TrialRecord]) -> None:
@@ -93,7 +93,8 @@ def test_a_search_begins_with_plain_networks_of_all_sizes(many: list[TrialRecord
     designs = [network.blocks for network in plain(LIMITS)]
     begun = [trial.architecture for trial in many[:PLAIN_TRIALS]]
     positions = [designs.index(architecture.blocks) for architecture in begun if architecture is not None]
-    assert sorted(PLAIN_TRIALS * position // len(designs) for position in positions) == list(range(PLAIN_TRIALS))
+    sizes = np.array_split(np.arange(len(designs)), PLAIN_TRIALS)
+    assert all(len(np.intersect1d(size, positions)) == 1 for size in sizes)
     assert len({architecture.training.pruning for architecture in begun if architecture is not None}) == PLAIN_TRIALS
     other = Session(seed=1, trials=60)
     assert [other.ask()[1] for _ in begun] != begun
@@ -262,7 +263,7 @@ def test_failed_and_running_trials_do_no_harm() -> None:
             waiting.append(architecture)
         else:
             session.tell(trial, architecture)
-    proposed = [(record(trial).architecture, record(trial).parent) for trial in session.study.trials]
+    proposed = [record(trial).architecture for trial in session.study.trials]
     assert len(set(proposed)) == 20  # what still runs is not proposed again
 
 

@@ -145,13 +145,13 @@ class SparseSampler(BaseSampler):
         networks = plain(self._limits)
         proposals: list[Proposal] = []
         refused = 0
+        sizes = np.array_split(np.arange(len(networks)), PLAIN_TRIALS)
         for size in rng.permutation(PLAIN_TRIALS):
-            alike = networks[size * len(networks) // PLAIN_TRIALS : (size + 1) * len(networks) // PLAIN_TRIALS]
-            for index in rng.permutation(len(alike)):
-                if self._shortfall(alike[index]) is None:
-                    training = dataclasses.replace(alike[index].training, pruning=sample(self._limits, rng).training.pruning)
-                    network = trained_for(dataclasses.replace(alike[index], training=training), EXPLORE.steps, self._images)
-                    proposals.append(Proposal(EXPLORE, network))
+            for network in (networks[index] for index in rng.permutation(sizes[size])):
+                if self._shortfall(network) is None:
+                    training = dataclasses.replace(network.training, pruning=sample(self._limits, rng).training.pruning)
+                    drawn = dataclasses.replace(network, training=training)
+                    proposals.append(Proposal(EXPLORE, trained_for(drawn, EXPLORE.steps, self._images)))
                     break
                 refused += 1
         return [dataclasses.replace(proposal, refused=0 if index else refused) for index, proposal in enumerate(proposals)]
