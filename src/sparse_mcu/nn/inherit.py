@@ -33,6 +33,7 @@ NEW = -1
 FloatArray = npt.NDArray[np.floating]
 IntArray = npt.NDArray[np.intp]
 Parts = dict[str, FloatArray]  # of one layer, by their names in WeightedLayer
+Cells = list[tuple[float, float]]  # of a map's rows and columns, in pixels of the input: where the first begins, how wide each is
 
 
 def inherit(child: Network, architecture: Architecture, weights: Weights) -> None:
@@ -261,7 +262,7 @@ def _gathered(values: FloatArray, rows: IntArray, columns: IntArray, fresh: Floa
     return np.where(_column(rows == NEW, taken), fresh, taken)
 
 
-def _resized(layer: Layer, twin: Layer, cells: tuple["_Cells", "_Cells"], values: FloatArray, fill: float) -> FloatArray:
+def _resized(layer: Layer, twin: Layer, cells: tuple[Cells, Cells], values: FloatArray, fill: float) -> FloatArray:
     """Return (O, I, KH, KW) values of the parent's ``twin`` for the child's kernel: cropped or filled around the same centre.
 
     A linear layer's map, and a kernel whose map is coarser or finer now, are resampled instead, each weight shared out to those
@@ -290,14 +291,9 @@ def _overlap(shift: int, new: int, old: int) -> tuple[slice, slice]:
     return slice(start + shift, stop + shift), slice(start, stop)
 
 
-_Cells = list[
-    tuple[float, float]
-]  # of a map's rows and columns, in pixels of the input: where the first begins, how wide each is
-
-
-def _cells(layers: Sequence[Layer]) -> dict[str, _Cells]:
+def _cells(layers: Sequence[Layer]) -> dict[str, Cells]:
     """Return which part of the input each cell of every map shows: as wide as its stride, around the middle of its window."""
-    cells: dict[str, _Cells] = {INPUT: [(0.0, 1.0)] * 2}
+    cells: dict[str, Cells] = {INPUT: [(0.0, 1.0)] * 2}
     for layer in layers:
         cells[layer.name] = []
         sizes = zip(cells[layer.inputs[0]], layer.kernel, layer.stride, layer.padding[:2], strict=True)
@@ -307,7 +303,7 @@ def _cells(layers: Sequence[Layer]) -> dict[str, _Cells]:
     return cells
 
 
-def _edges(layer: Layer, cells: _Cells) -> list[FloatArray]:
+def _edges(layer: Layer, cells: Cells) -> list[FloatArray]:
     """Return where the rows and columns of a kernel begin, and the last of them ends: in the input, or around its centre."""
     begins = [begin for begin, _ in cells]
     if layer.op != "linear":

@@ -6,7 +6,6 @@ make learns as well as fast. With strides no map is large, with pools the networ
 """
 
 import itertools
-from collections.abc import Iterator
 
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.dimensions import Choice, Dimension, Value
@@ -16,8 +15,8 @@ from sparse_mcu.space.suggest import fits, suggest
 
 KERNELS = (3, 5)  # of the first convolution; the others have the smaller one
 HALVED_BY = ("pool.window", "conv0.stride")
-# Whatever the block; the middle of its range where a dimension is not named.
-ALWAYS: dict[str, Value] = {
+# What every block has, and what every network has; of a dimension that is not named, the middle of its range.
+BLOCK: dict[str, Value] = {
     "convs": 1,
     "residual": False,
     "branch": False,
@@ -25,6 +24,8 @@ ALWAYS: dict[str, Value] = {
     "conv0.kernel": KERNELS[0],
     "conv0.batch_norm": True,
     "pool.kind": "max",
+}
+NETWORK: dict[str, Value] = {
     "head.kind": "flatten",
     "head.hidden": 0,
     "training.pruning.method": "unstructured",
@@ -51,11 +52,12 @@ def plain(limits: SpaceLimits) -> tuple[Architecture, ...]:
 def _plain(
     limits: SpaceLimits, downsample: int, halved_by: str, blocks: int, kernel: int, padding: Padding, channels: int
 ) -> Architecture:
-    wanted = dict(_wanted(halved_by, blocks, channels)) | {
-        "downsample.window": downsample,
-        "blocks": blocks,
-        "block0.conv0.kernel": kernel,
-    }
+    halving = {name: 2 if name == halved_by else 1 for name in HALVED_BY}
+    wanted = NETWORK | {"downsample.window": downsample, "blocks": blocks}
+    for block in range(blocks):
+        parts = BLOCK | halving | {"conv0.channels": channels * 2**block}
+        wanted |= {f"block{block}.{name}": value for name, value in parts.items()}
+    wanted["block0.conv0.kernel"] = kernel
 
     def choose(dimension: Dimension) -> Value:
         return _nearest(dimension, padding if dimension.name.endswith(".padding") else wanted.get(dimension.name))
@@ -63,18 +65,8 @@ def _plain(
     return suggest(limits, choose)
 
 
-def _wanted(halved_by: str, blocks: int, channels: int) -> Iterator[tuple[str, Value]]:
-    """Yield what a plain network has wherever ``limits`` hold it, by the names of the dimensions."""
-    halving = {name: 2 if name == halved_by else 1 for name in HALVED_BY}
-    for name, value in (ALWAYS | halving).items():
-        yield name, value
-        for block in range(blocks):
-            yield f"block{block}.{name}", value
-    for block in range(blocks):
-        yield f"block{block}.conv0.channels", channels * 2**block
-
-
 def _nearest(dimension: Dimension, wanted: Value | None) -> Value:
+    """Return the value of ``dimension`` nearest to ``wanted``: for a name that is none of its values, the middle one."""
     if wanted is None or not isinstance(dimension, Choice) or (isinstance(wanted, str) and wanted not in dimension.values):
         return dimension.at(0.5)
     if isinstance(wanted, str):
