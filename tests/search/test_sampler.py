@@ -166,8 +166,8 @@ def test_a_search_for_a_time_polishes_for_as_long_as_there_is() -> None:
 
 
 def test_what_was_being_polished_when_the_search_ended_is_not_lost_for_it() -> None:
-    session = Session(seed=0, trials=12)
-    while session.begun < 10:
+    session = Session(seed=0, trials=20)
+    while session.begun < 16:
         session.tell(*session.ask())
     parents = []
     for _ in range(20):
@@ -290,7 +290,7 @@ def test_a_foreign_parameter_is_refused() -> None:
         Session(seed=0).study.ask().suggest_float("momentum", 0.0, 1.0)
 
 
-def test_finds_better_networks_than_random_search(trials: list[TrialRecord]) -> None:
+def test_finds_better_networks_than_random_search(many: list[TrialRecord]) -> None:
     """The point of it all, on objectives that cost nothing: the least error within the budget."""
 
     def least_error(found: list[Mapping[str, float]]) -> float:
@@ -298,7 +298,7 @@ def test_finds_better_networks_than_random_search(trials: list[TrialRecord]) -> 
 
     def random_search(seed: int) -> float:
         study = optuna.create_study(directions=["minimize"] * 3, sampler=optuna.samplers.RandomSampler(seed=seed))
-        return least_error([objectives(suggest(LIMITS, choose_by(study.ask()))) for _ in range(TRIALS)])
+        return least_error([objectives(suggest(LIMITS, choose_by(study.ask()))) for _ in many])
 
-    ours = least_error([trial.objectives for trial in trials])
+    ours = least_error([trial.objectives for trial in many])
     assert ours < np.median([random_search(seed) for seed in range(5)])
