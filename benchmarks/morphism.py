@@ -29,6 +29,7 @@ from sparse_mcu.data import load
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.reconstruct import reconstruct
 from sparse_mcu.nn.train import Images, accuracy, train
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.limits import SpaceLimits
@@ -112,7 +113,8 @@ def _epochs_needed(
     for epochs in EPOCHS:
         network = Network(_trained_for(child, max(epochs, 1)), seed)
         if parent is not None:
-            inherit(network, parent.architecture, parent.weights())
+            inherit(network, parent)
+            reconstruct(network, parent, training.images, seed)
         if epochs > 0:
             train(
                 network,

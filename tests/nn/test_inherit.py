@@ -34,7 +34,7 @@ def with_method(architecture, method):
 
 def child_of(parent, architecture):
     child = Network(architecture, seed=9)
-    inherit(child, parent.architecture, parent.weights())
+    inherit(child, parent)
     return child
 
 
@@ -247,4 +247,4 @@ def test_a_child_that_reads_other_inputs_is_refused():
     parent = Network(two_layers(4), seed=0)
     child = Network(replace(two_layers(4), input_shape=(3, 6, 6)), seed=0)
     with pytest.raises(ArchitectureError, match=r"\(3, 6, 6\), 2 are not \(1, 6, 6\), 2"):
-        inherit(child, parent.architecture, parent.weights())
+        inherit(child, parent)

@@ -1,9 +1,8 @@
 """A child begins with what its parent learnt: one mechanism for all morphs.
 
-Layers are matched (``align``); every channel of the child gets an origin, a channel of the parent or none (NEW); then weights
-are copied along the origins. A new channel has fresh weights in its rows and zeros in the columns of those that read it, a new
-tap of a kernel is zero, a new layer passes on what it reads, a new summand is zero: so a wider, deeper child with larger kernels
-computes exactly what its parent does. Of a narrowed layer the channels stay that move the output most.
+Weights are copied along the origins that ``kinship`` finds. A new channel has fresh weights in its rows and zeros in the columns
+of those that read it, a new tap of a kernel is zero, a new layer passes on what it reads, a new summand is zero: so a wider,
+deeper child with larger kernels computes exactly what its parent does. Others ``reconstruct`` brings near to it.
 
 O, I: output and input channels; KH, KW: kernel. All weights here are (O, I, KH, KW), a linear layer's kernel is its whole map.
 
@@ -11,8 +10,6 @@ References: Chen, Goodfellow, Shlens, "Net2Net", ICLR 2016; Wei, Wang, Rui, Chen
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,35 +17,26 @@ import numpy.typing as npt
 import torch
 
 from sparse_mcu.errors import ArchitectureError
-from sparse_mcu.nn.align import match
-from sparse_mcu.nn.folded import FoldedNetwork
+from sparse_mcu.nn.kinship import NEW, Cells, FloatArray, IntArray, Kinship
 from sparse_mcu.nn.modules import BATCH_NORM_EPSILON, WeightedLayer
 from sparse_mcu.nn.network import Network, Weights
-from sparse_mcu.nn.spaces import channel_spaces
 from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, KEPT_MARGIN, SQUARE_FLOOR
-from sparse_mcu.space.architecture import Architecture
-from sparse_mcu.space.layers import INPUT, Layer
+from sparse_mcu.space.layers import Layer
 
-NEW = -1
-FloatArray = npt.NDArray[np.floating]
-IntArray = npt.NDArray[np.intp]
 Parts = dict[str, FloatArray]  # of one layer, by their names in WeightedLayer
-Cells = list[tuple[float, float]]  # of a map's rows and columns, in pixels of the input: where the first begins, how wide each is
 
 
-def inherit(child: Network, architecture: Architecture, weights: Weights) -> None:
+def inherit(child: Network, parent: Network) -> None:
     """Give ``child`` the weights, statistics and posteriors of a trained parent.
 
     Raises ArchitectureError where the two do not read the same input and tell the same number of classes.
     """
-    ours = child.architecture
-    if (ours.input_shape, ours.classes) != (architecture.input_shape, architecture.classes):
+    ours, theirs = child.architecture, parent.architecture
+    if (ours.input_shape, ours.classes) != (theirs.input_shape, theirs.classes):
         raise ArchitectureError(
             f"a child must have its parent's input and classes, but {ours.input_shape}, {ours.classes} "
-            f"are not {architecture.input_shape}, {architecture.classes}"
+            f"are not {theirs.input_shape}, {theirs.classes}"
         )
-    parent = Network(architecture, seed=0)
-    parent.load(weights)
     child.load(_Inheritance(child, parent).weights())
 
 
@@ -57,12 +45,7 @@ class _Inheritance:
 
     def __init__(self, child: Network, parent: Network) -> None:
         self.child, self.fresh = child, child.weights()
-        self.matched = match(child.architecture, parent.architecture)
-        self.parents = {layer.layer.name: layer for layer in parent.weighted()}
-        self.parent_spaces = channel_spaces(parent.layers)
-        self.spaces = channel_spaces(child.layers)
-        self.origins = _origins(child.layers, self.spaces, self.matched, parent)
-        self.cells, self.parent_cells = _cells(child.layers), _cells(parent.layers)
+        self.kinship = Kinship(child, parent)
         self.ends = {layer.inputs[-1] for layer in child.layers if layer.op == "add"}
 
     def weights(self) -> Weights:
@@ -71,26 +54,23 @@ class _Inheritance:
         for module in self.child.weighted():
             name = module.layer.name
             fresh = {part: self.fresh[f"{name}.{part}"] for part in module.state_dict()}
-            parts = self._inherited(module, fresh) if name in self.matched else self._added(module, fresh)
+            parts = self._inherited(module, fresh) if name in self.kinship.twins else self._added(module, fresh)
             result.update({f"{name}.{part}": value.astype(np.float32) for part, value in parts.items()})
         return result
 
     def _inherited(self, module: WeightedLayer, fresh: Parts) -> Parts:
         """Return the parts of a layer that lives on."""
         layer = module.layer
-        parent = self.parents[self.matched[layer.name]]
-        twin = parent.layer
+        parent = self.kinship.twins[layer.name]
         parts = _converted(parent, module)
-        rows = self._channels(layer.name, twin.name, layer.out_shape[0], twin.out_shape[0])
-        columns = np.zeros(1, dtype=np.intp)  # a depthwise layer's kernels have one column, their rows are their channels
-        if layer.op != "depthwise":
-            columns = self._channels(layer.inputs[0], twin.inputs[0], layer.in_shape[0], twin.in_shape[0])
+        # A depthwise layer's kernels have one column, their rows are their channels.
+        one = np.zeros(1, dtype=np.intp)
+        rows, columns = self.kinship.rows(layer), one if layer.op == "depthwise" else self.kinship.columns(layer)
         result = {part: value for part, value in fresh.items() if part.startswith("input_scale.")}
         for part, value in parts.items():
             if part in ("weight", "log_variance"):
                 fill = 0.0 if part == "weight" else INITIAL_LOG_VARIANCE
-                cells = self.cells[layer.inputs[0]], self.parent_cells[twin.inputs[0]]
-                resized = _resized(layer, twin, cells, value, fill)
+                resized = _resized(layer, parent.layer, self.kinship.read(layer), value, fill)
                 result[part] = _gathered(resized, rows, columns, _four(layer, fresh[part]), fill).reshape(fresh[part].shape)
             elif part.startswith("input_scale."):
                 places = (-1, math.prod(layer.kernel))
@@ -104,7 +84,7 @@ class _Inheritance:
     def _added(self, module: WeightedLayer, fresh: Parts) -> Parts:
         """Return the parts of a layer that the parent does not have: zero as a summand, else the identity where it can be."""
         layer = module.layer
-        origin, before = (self.origins[self.spaces[name]] for name in (layer.name, layer.inputs[0]))
+        origin, before = (self.kinship.origin(name) for name in (layer.name, layer.inputs[0]))
         if origin.space is None:
             return fresh
         if layer.op == "linear" or layer.name in self.ends:  # something else already tells what the sum is
@@ -120,82 +100,6 @@ class _Inheritance:
         if "gamma" in parts:  # with the statistics 0 and 1 of a fresh layer
             parts["gamma"] = np.where(origin.channels == NEW, fresh["gamma"], math.sqrt(1.0 + BATCH_NORM_EPSILON))
         return parts
-
-    def _channels(self, tensor: str, parents_tensor: str, count: int, parents_count: int) -> IntArray:
-        """Return the origin in the parent's tensor of each channel of the child's; by position where they are unrelated."""
-        origin = self.origins[self.spaces[tensor]]
-        if origin.space == self.parent_spaces[parents_tensor]:
-            return origin.channels
-        return np.where(np.arange(count) < parents_count, np.arange(count), NEW)
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where the channels of a space come from: a space of the parent (None: nowhere), and one of its channels or NEW for each."""
-
-    space: str | None
-    channels: IntArray
-
-
-def _origins(layers: Sequence[Layer], spaces: dict[str, str], matched: dict[str, str], parent: Network) -> dict[str, _Origin]:
-    """Return the origin of every space of the child."""
-    parent_spaces = channel_spaces(parent.layers)
-    parent_layers = {layer.name: layer for layer in parent.layers}
-    importance = _Importance(parent.fold_layers(), parent_spaces)
-    origins = {INPUT: _Origin(INPUT, np.arange(parent.architecture.input_shape[0]))}
-    for layer in layers:
-        space, count = spaces[layer.name], layer.out_shape[0]
-        if space in origins:
-            continue
-        twins = [matched[other.name] for other in layers if spaces[other.name] == space and other.name in matched]
-        if twins:
-            source = _Origin(parent_spaces[twins[0]], np.arange(parent_layers[twins[0]].out_shape[0]))
-        elif layer.op == "linear":
-            source = _Origin(None, np.empty(0, dtype=np.intp))
-        else:
-            source = origins[spaces[layer.inputs[0]]]
-        origins[space] = _Origin(source.space, _chosen(source, count, importance))
-    return origins
-
-
-def _chosen(source: _Origin, count: int, importance: "_Importance") -> IntArray:
-    """Return ``count`` of the channels of ``source``: all and NEW ones, or the most important in their order."""
-    missing = count - len(source.channels)
-    if missing >= 0:
-        return np.append(source.channels, np.full(missing, NEW)).astype(np.intp)
-    assert source.space is not None
-    worth = np.where(source.channels == NEW, -np.inf, importance.of(source.space)[source.channels])
-    return source.channels[np.sort(np.argsort(-worth, kind="stable")[:count])]
-
-
-@dataclass(slots=True)
-class _Importance:
-    """How much the channels of the parent move what follows them: magnitude of what writes times magnitude of what reads them."""
-
-    folded: FoldedNetwork
-    spaces: dict[str, str]
-    known: dict[str, FloatArray] = field(default_factory=dict)
-
-    def of(self, space: str) -> FloatArray:
-        """Return the importance of the channels of ``space``; (C,)."""
-        if space not in self.known:
-            self.known[space] = self._computed(space)
-        return self.known[space]
-
-    def _computed(self, space: str) -> FloatArray:
-        written = read = 0.0
-        between = 1.0
-        for folded in self.folded:
-            layer = folded.layer
-            if folded.weight is None:
-                continue
-            magnitude = np.abs(_four(layer, folded.weight)).sum(axis=(2, 3))
-            if layer.op == "depthwise":
-                between = between * magnitude[:, 0] if self.spaces[layer.name] == space else between
-                continue
-            written = written + magnitude.sum(1) if self.spaces[layer.name] == space else written
-            read = read + magnitude.sum(0) if self.spaces[layer.inputs[0]] == space else read
-        return np.asarray(written * between * read)
 
 
 def _converted(parent: WeightedLayer, child: WeightedLayer) -> Parts:
@@ -289,18 +193,6 @@ def _overlap(shift: int, new: int, old: int) -> tuple[slice, slice]:
     """Where ``old`` taps shifted by ``shift`` lie among ``new`` ones, and which of the old they are."""
     start, stop = max(0, -shift), min(old, new - shift)
     return slice(start + shift, stop + shift), slice(start, stop)
-
-
-def _cells(layers: Sequence[Layer]) -> dict[str, Cells]:
-    """Return which part of the input each cell of every map shows: as wide as its stride, around the middle of its window."""
-    cells: dict[str, Cells] = {INPUT: [(0.0, 1.0)] * 2}
-    for layer in layers:
-        cells[layer.name] = []
-        sizes = zip(cells[layer.inputs[0]], layer.kernel, layer.stride, layer.padding[:2], strict=True)
-        for (begin, width), kernel, stride, padding in sizes:
-            middle = begin + width * (kernel / 2 - padding)
-            cells[layer.name].append((middle - width * stride / 2, width * stride))
-    return cells
 
 
 def _edges(layer: Layer, cells: Cells) -> list[FloatArray]:

@@ -98,16 +98,21 @@ class WeightedLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to (B, O, H', W')."""
-        if self.input_scale is not None:
-            x = self.input_scale(x.flatten(1)).reshape(x.shape)
-        y = self._sums(padded(self.layer, x))
+        y = self.before_relu(x)
+        return torch.relu_(y) if self.layer.relu else y
+
+    def before_relu(self, x: Tensor) -> Tensor:
+        """Return what the ReLU, if the layer has one, is given."""
+        y = self._sums(padded(self.layer, self.scaled(x)))
         if self.gamma is not None:
             y = F.batch_norm(
                 y, self.mean, self.variance, self.gamma, self.beta, self.training, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON
             )
-        if self.scale is not None:
-            y = self.scale(y)
-        return torch.relu_(y) if self.layer.relu else y
+        return y if self.scale is None else self.scale(y)
+
+    def scaled(self, x: Tensor) -> Tensor:
+        """Return ``x`` times the scales of the inputs, where the layer has any."""
+        return x if self.input_scale is None else self.input_scale(x.flatten(1)).reshape(x.shape)
 
     def _sums(self, x: Tensor) -> Tensor:
         """Return the sums (B, O, H', W') with bias: drawn while the posterior trains, else those of the weights that stay."""
@@ -157,17 +162,21 @@ class WeightedLayer(nn.Module):
         return 8 if self.log_variance is None else suggested_bits(self.effective_weight(), self.log_variance)
 
     @torch.no_grad()
-    def fold(self) -> FoldedLayer:
-        """Return the layer in eval mode as plain weights and a bias; computed in float64."""
-        weight = self.effective_weight().double()
-        factor = torch.ones(len(weight), dtype=torch.float64, device=weight.device)
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Return factor and bias (O,), float64: eval mode makes factor * sums + bias of the sums of the weights."""
+        factor = torch.ones(len(self.weight), dtype=torch.float64, device=self.weight.device)
         bias = torch.zeros_like(factor) if self.bias is None else self.bias.double()
         if self.gamma is not None and self.beta is not None and self.mean is not None and self.variance is not None:
             factor = self.gamma.double() / torch.sqrt(self.variance.double() + BATCH_NORM_EPSILON)
             bias = self.beta.double() - self.mean.double() * factor
-        if self.scale is not None:
-            scale = self.scale.effective().double()
-            factor, bias = factor * scale, bias * scale
+        scale = 1.0 if self.scale is None else self.scale.effective().double()
+        return factor * scale, bias * scale
+
+    @torch.no_grad()
+    def fold(self) -> FoldedLayer:
+        """Return the layer in eval mode as plain weights and a bias; computed in float64."""
+        factor, bias = self.affine()
+        weight = self.effective_weight().double()
         if self.input_scale is not None:
             weight = weight * self.input_scale.effective().double()
         weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 
 from sparse_mcu.cost import cost
-from sparse_mcu.data.dataset import Split
+from sparse_mcu.data.dataset import Split, UInt8Array
 from sparse_mcu.nn.folded import Float32Array
 from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.reconstruct import reconstruct
 from sparse_mcu.nn.train import Images, accuracy, train
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.interpreter import run
 from sparse_mcu.quant.quantise import quantise
-from sparse_mcu.search.candidate import Candidate, Evaluation, Teacher
+from sparse_mcu.search.candidate import Candidate, Evaluation, Parent, Teacher
 from sparse_mcu.search.rungs import SHARES
 from sparse_mcu.search.threads import threads
 from sparse_mcu.search.workers import TrainingData
@@ -34,8 +35,6 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     On a CPU the same candidate and data give the same evaluation. Raises TrainingError where the training diverges.
     """
     network = Network(candidate.architecture, candidate.seed)
-    if candidate.parent is not None:
-        inherit(network, candidate.parent.architecture, candidate.parent.weights)
     images, labels = data.train.images, data.train.labels
 
     def integer_graph() -> IntegerGraph:
@@ -47,6 +46,8 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     few = Split(data.validation.images[:RUNG_IMAGES], data.validation.labels[:RUNG_IMAGES])
     watch = _Watch(candidate, lambda: objectives(integer_graph(), few))
     with threads(1):
+        if candidate.parent is not None:
+            _begin_as_parent(network, candidate, candidate.parent, images)
         soft = _soft_labels(network, candidate.teacher, data, device)
         log = train(
             network,
@@ -63,6 +64,15 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
         graph = integer_graph()
     notes = {"training": dataclasses.asdict(log)}
     return Evaluation(objectives(graph, data.validation), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
+
+
+def _begin_as_parent(network: Network, candidate: Candidate, origin: Parent, images: UInt8Array) -> None:
+    """Give ``network`` what its parent has learnt; where it is polished, it is its parent."""
+    parent = Network(origin.architecture, candidate.seed)
+    parent.load(origin.weights)
+    inherit(network, parent)
+    if not candidate.polish:
+        reconstruct(network, parent, images, candidate.seed)
 
 
 def _soft_labels(network: Network, teacher: Teacher | None, data: TrainingData, device: str) -> Float32Array | None:

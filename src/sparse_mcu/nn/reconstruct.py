@@ -1,0 +1,182 @@
+"""Where a child cannot begin with its parent's function, least squares bring it near.
+
+Layer by layer, in the order in which they run, the weights that stay are moved so that on some training images the child's sums
+are those that the layer had in its parent: a layer whose channels or taps have left, or that reads another map than before, makes
+the best of what is left. The last layer is fitted to the parent's logits, whatever was before it. Where a child computes what its
+parent does nothing moves.
+
+For one output channel with inputs X (n, D) and inherited weights w, the change d is the least of |X d - r|² + λ |d|², r: what X w
+lacks; both without their means, which go into the bias. He, Zhang, Sun, "Channel pruning for accelerating very deep neural
+networks", ICCV 2017, section 3.1 (reconstruction); Hoerl, Kennard, "Ridge regression", 1970.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparse_mcu.nn.kinship import NEW, Cells, IntArray, Kinship
+from sparse_mcu.nn.modules import WeightedLayer
+from sparse_mcu.nn.network import Network
+from sparse_mcu.space.layers import INPUT, LOGITS, Layer
+
+IMAGES = 2048  # at most, and no more than keep the largest map of all of them below ACTIVATIONS numbers
+ACTIVATIONS = 2**24
+SAMPLES = 8192  # of the places of a map: more than enough to tell a few hundred weights
+RIDGE = 1e-2  # λ as a share of the mean square of an input
+SMALLEST_FACTOR = 1e-6  # of a channel behind its batch norm and scale: the sums of one below do not matter
+
+
+@torch.no_grad()
+def reconstruct(
+    child: Network,
+    parent: Network,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    seed: int,
+) -> None:
+    """Fit the layers of ``child``, which has inherited from ``parent``, to the parent's. Both are left in eval mode, on the CPU.
+
+    The same seed picks the same images.
+    """
+    child.eval()
+    parent.eval()
+    rng = np.random.default_rng(seed)
+    x = _sample(images, child, rng)
+    kinship = Kinship(child, parent)
+    wanted, logits = _targets(parent, x)
+    *_, last = child.weighted()
+    tensors = {INPUT: x}
+    for layer, operation in zip(child.layers, child.operations, strict=True):
+        inputs = [tensors[name] for name in layer.inputs]
+        if operation is last:
+            rest = [tensors[name] for name in child.layers[-1].inputs if name in tensors and child.layers[-1].op == "add"]
+            _fit(last, inputs[0], logits - sum(rest), np.arange(layer.out_shape[0]), rng)
+        elif isinstance(operation, WeightedLayer) and layer.name in kinship.twins:
+            rows = kinship.rows(layer)
+            target = _resampled(wanted[kinship.twins[layer.name].layer.name][:, rows], *kinship.written(layer), layer)
+            _fit(operation, inputs[0], target, rows, rng)
+        tensors[layer.name] = operation(*inputs)
+
+
+def _sample(images: npt.NDArray[np.uint8], network: Network, rng: np.random.Generator) -> Tensor:  # (B, C, H, W)
+    """Return some images as a network sees them."""
+    largest = max(math.prod(layer.out_shape) for layer in network.layers)
+    count = min(len(images), IMAGES, max(1, ACTIVATIONS // largest))
+    return torch.from_numpy(images[np.sort(rng.permutation(len(images))[:count])]).float() / 255
+
+
+def _targets(parent: Network, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Return what every layer with weights computes before its ReLU, and the logits (B, classes, 1, 1)."""
+    wanted = {}
+    tensors = {INPUT: x}
+    for layer, operation in zip(parent.layers, parent.operations, strict=True):
+        inputs = [tensors[name] for name in layer.inputs]
+        if isinstance(operation, WeightedLayer):
+            wanted[layer.name] = operation.before_relu(inputs[0])
+            tensors[layer.name] = torch.relu(wanted[layer.name]) if layer.relu else wanted[layer.name]
+        else:
+            tensors[layer.name] = operation(*inputs)
+    return wanted, tensors[LOGITS]
+
+
+def _resampled(
+    maps: Tensor,  # (B, O, H, W) of the parent
+    ours: Cells,
+    theirs: Cells,
+    layer: Layer,
+) -> Tensor:  # (B, O, H', W')
+    """Return ``maps`` as the child's ``layer`` has them: interpolated at the middle of its cells."""
+    rows, columns = (
+        _interpolation(mine, layer.out_shape[axis], old, maps.shape[axis + 1])
+        for axis, mine, old in zip((1, 2), ours, theirs, strict=True)
+    )
+    return torch.einsum("bohw,yh,xw->boyx", maps, rows, columns)
+
+
+def _interpolation(ours: tuple[float, float], count: int, theirs: tuple[float, float], parents_count: int) -> Tensor:
+    """Return (count, parents_count): the weights of the parent's cells in each of the child's, along one axis."""
+    middles, parents_middles = (
+        begin + width * (np.arange(cells) + 0.5) for (begin, width), cells in ((ours, count), (theirs, parents_count))
+    )
+    each = [np.interp(middles, parents_middles, unit) for unit in np.eye(parents_count)]
+    return torch.from_numpy(np.stack(each, axis=1)).float()
+
+
+def _fit(
+    module: WeightedLayer,
+    x: Tensor,  # (B, C, H, W) that the layer reads
+    target: Tensor,  # (B, O, H', W') that it should compute before its ReLU
+    rows: IntArray,  # (O,) NEW where there is no target
+    rng: np.random.Generator,
+) -> None:
+    """Move the weights that stay, and the bias or the mean of the batch norm."""
+    layer = module.layer
+    factor, bias = module.affine()
+    X, Y = _samples(layer, module.scaled(x), target, rng)
+    module.fix_pruning()
+    weight = module.weight.detach().double().reshape(len(factor), -1)
+    stays = torch.ones_like(weight) if module.weight_mask is None else module.weight_mask.reshape(weight.shape)
+    offset = torch.zeros_like(bias)
+    fitted = np.flatnonzero((rows != NEW) & (factor.abs() > SMALLEST_FACTOR).numpy())
+    for channels, support in _alike(fitted, stays > 0, separate=layer.op == "depthwise"):
+        inputs = X[:, channels[0] if layer.op == "depthwise" else 0, support]
+        lacking = (Y[:, channels] - bias[channels]) / factor[channels] - inputs @ weight[channels][:, support].T
+        change, offset[channels] = _ridge(inputs, lacking)
+        weight[np.ix_(channels, support)] += change.T
+    module.weight.copy_(weight.reshape(module.weight.shape))
+    if module.bias is not None:
+        module.bias.add_(offset)
+    elif module.mean is not None:
+        module.mean.sub_(offset)
+    module.release_pruning()
+
+
+def _alike(channels: IntArray, stays: Tensor, separate: bool) -> Iterator[tuple[IntArray, IntArray]]:
+    """Yield channels that can be fitted at once, for of all the same weights stay, and which these are."""
+    alike: dict[tuple[int, bytes], list[int]] = {}
+    for channel in channels.tolist():
+        alike.setdefault((channel if separate else 0, stays[channel].numpy().tobytes()), []).append(channel)
+    for together in alike.values():
+        support = np.flatnonzero(stays[together[0]].numpy())
+        if len(support):
+            yield np.array(together), support
+
+
+def _samples(layer: Layer, x: Tensor, target: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Return what ``layer`` reads and should compute at some places, float64: (n, groups, D) and (n, O)."""
+    kernel = layer.in_shape[1:] if layer.op == "linear" else layer.kernel
+    top, left, bottom, right = layer.padding
+    padded = F.pad(x, (left, right, top, bottom))
+    height, width = layer.out_shape[1:]
+    places = min(height * width, math.ceil(SAMPLES / len(x)))
+    place = torch.from_numpy(np.stack([rng.permutation(height * width)[:places] for _ in range(len(x))]))  # (B, places)
+    row, column, image = place // width, place % width, torch.arange(len(x))[:, None]
+    down = row[:, :, None] * layer.stride[0] + torch.arange(kernel[0])
+    across = column[:, :, None] * layer.stride[1] + torch.arange(kernel[1])
+    patches = padded[image[:, :, None, None], :, down[:, :, :, None], across[:, :, None, :]]  # (B, places, KH, KW, C)
+    patches = patches.movedim(-1, 2).flatten(0, 1).double()
+    groups = layer.in_shape[0] if layer.op == "depthwise" else 1
+    return patches.reshape(len(patches), groups, -1), target[image, :, row, column].flatten(0, 1).double()
+
+
+def _ridge(
+    X: Tensor,  # (n, D)
+    Y: Tensor,  # (n, m)
+) -> tuple[Tensor, Tensor]:  # (D, m), (m,)
+    """Return the change of the weights and of the bias of m channels."""
+    middle, mean = X.mean(0), Y.mean(0)
+    X, Y = X - middle, Y - mean
+    penalty = RIDGE * X.square().sum(0).mean() + torch.finfo(torch.float32).tiny
+    # The same solution by whichever system is the smaller.
+    wide = len(X) < X.shape[1]
+    change = X.T @ _solved(X @ X.T, penalty, Y) if wide else _solved(X.T @ X, penalty, X.T @ Y)
+    return change, mean - middle @ change
+
+
+def _solved(gram: Tensor, penalty: Tensor, right: Tensor) -> Tensor:
+    solved: Tensor = torch.linalg.solve(gram + penalty * torch.eye(len(gram), dtype=gram.dtype), right)
+    return solved
