@@ -13,6 +13,7 @@ from sparse_mcu.search.objectives import MINIMISED, Budget, Goal
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.records import TrialRecord, record
 from sparse_mcu.search.sampler import PLAIN_TRIALS, QUASI_TRIALS, SparseSampler
+from sparse_mcu.search.scalarise import Region
 from sparse_mcu.search.stages import (
     POLISH,
     POLISHING_BATCH,
@@ -250,6 +251,15 @@ def test_refusals_are_counted() -> None:
 
     trials = Session(seed=0, trials=30, shortfall=every_other).run()
     assert sum(trial.refused for trial in trials) == refused > 0
+
+
+def test_what_pruning_can_bring_within_the_limits_may_be_a_parent_and_nothing_else_beyond_them() -> None:
+    outcomes = np.array([[0.10, 4000.0, 500.0], [0.02, 12_000.0, 500.0], [0.01, 20_000.0, 500.0], [0.01, 4000.0, 1500.0]])
+    region = Region(np.array([0.01, 2000.0, 200.0]), np.array([0.2, 8192.0, 1024.0]), np.array([False, True, True]))
+    accuracy_first = np.array([50.0, 1.0, 1.0])
+    order = Session(seed=0).sampler._prolific(outcomes, region, accuracy_first)
+    assert order.tolist() == [1, 0, 3, 2]  # too much flash, within, too much RAM, beyond any reach
+    assert Session(seed=0).sampler._prolific(outcomes, region, accuracy_first[::-1]).tolist()[0] == 0
 
 
 def test_failed_and_running_trials_do_no_harm() -> None:

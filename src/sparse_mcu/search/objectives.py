@@ -33,6 +33,8 @@ LIMITED = {
     "working_memory": ("working_memory_1", "working_memory_2"),
     "macs": ("macs",),
 }
+# What falls as weights leave: a network beyond a limit of these can have children that keep it.
+PRUNABLE = ("flash_bytes", "model_size", "nonzero_macs", "cycles")
 DEFAULT_OBJECTIVES = ("accuracy", "flash", "ram")
 MINIMISED = tuple(OBJECTIVES[name] for name in DEFAULT_OBJECTIVES)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from optuna import Study
 from optuna.distributions import BaseDistribution
@@ -24,11 +25,11 @@ from sparse_mcu.errors import BudgetError
 from sparse_mcu.search import records
 from sparse_mcu.search.feasibility import Shortfall, nothing_fits
 from sparse_mcu.search.guide import Guide, Observations, Point, point, region_of_interest
-from sparse_mcu.search.objectives import Goal
+from sparse_mcu.search.objectives import PRUNABLE, Goal
 from sparse_mcu.search.omega import distribution
 from sparse_mcu.search.pareto import Float64Array, non_dominated
 from sparse_mcu.search.records import TrialRecord
-from sparse_mcu.search.scalarise import draw_weights, preference
+from sparse_mcu.search.scalarise import Region, draw_weights, preference
 from sparse_mcu.search.stages import (
     EXPLORE,
     POLISH,
@@ -60,6 +61,7 @@ QUASI_TRIALS = 8
 POOL = 200
 MORPHED_SHARE = 0.5  # of the pool, while exploring
 PARENTS = 8  # of a pool: the trials that the drawn weights prefer; more than one, for each has been lucky or not
+REACH = 2.0  # times a limit that pruning can bring a network back to, up to which it may be a parent
 MAX_MORPHS = 3  # in a row, from a parent to its child
 # Of the children, while exploring and morphing: that take their θ from anywhere in Ω. Few morphs change a setting, and then by a
 # step: all descendants of a network that did well early on would train and prune as it happened to.
@@ -191,7 +193,7 @@ class SparseSampler(BaseSampler):
             order = preference(_outcomes(due, self._goal.columns), region, weights)
             return (self._polishing(due[index], used, rng) for index in order)
         stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
-        parents = [complete[index] for index in preference(outcomes, region, weights)[:PARENTS]]
+        parents = [complete[index] for index in self._prolific(outcomes, region, weights)[:PARENTS]]
         pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], outcomes)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]
@@ -210,6 +212,16 @@ class SparseSampler(BaseSampler):
             if stage is not REFINE and rng.random() < FRESH_SETTINGS_SHARE:
                 child = dataclasses.replace(child, training=sample(self._limits, rng).training)
             yield Proposal(stage, trained_for(child, stage.steps, self._images), None if stage is EXPLORE else parent.number)
+
+    def _prolific(self, outcomes: Float64Array, region: Region, weights: Float64Array) -> npt.NDArray[np.intp]:
+        """Return the trials in the order in which their children are of interest.
+
+        What learns well is often too large when it has just been trained, and within the limits when it was pruned once more.
+        """
+        prunable = region.limited & np.isin(self._goal.columns, PRUNABLE)
+        order = preference(outcomes, dataclasses.replace(region, limited=region.limited & ~prunable), weights)
+        beyond_reach = (outcomes > REACH * region.upper)[order][:, prunable].any(axis=1)
+        return order[np.argsort(beyond_reach, kind="stable")]
 
     def _to_polish(self, worthy: Sequence[TrialRecord], used: float) -> list[TrialRecord]:
         """Return the networks whose turn it is: none polished more often than there were rounds before this one.
