@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from sparse_mcu.nn.modules import Shares, WeightedLayer
-from sparse_mcu.nn.variational import Noise
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
@@ -70,25 +70,63 @@ def test_scales_are_drawn_for_every_image_with_the_moments_of_their_posterior():
     np.testing.assert_allclose(y.std(0), [0.5, 1.5], atol=0.02)
 
 
-def test_fixed_pruning_draws_nothing_and_lets_no_gradient_bring_a_weight_back():
+def partly_pruned():
+    """A layer of which some weights have left, by a posterior that has been trained."""
     layer = module("both", threshold=-6.0).train()
+    with torch.no_grad():
+        layer.log_variance.fill_(INITIAL_LOG_VARIANCE - 0.01)
     layer.fix_pruning()
-    x = torch.rand(4, 2, 4, 4)
+    assert 0 < (layer.weight == 0).sum() < layer.weight.numel()
+    return layer
+
+
+def test_fixed_pruning_draws_nothing_and_lets_no_gradient_bring_a_weight_back():
+    layer, x = partly_pruned(), torch.rand(4, 2, 4, 4)
     gone = layer.weight == 0
-    assert 0 < gone.sum() < gone.numel()
     assert torch.equal(layer(x), layer(x))
     layer(x).square().sum().backward()
     assert not layer.weight.grad[gone].any() and layer.weight.grad[~gone].all()
 
 
 def test_fixed_pruning_survives_release_although_weights_have_moved():
-    layer = module("both", threshold=-6.0)
-    layer.fix_pruning()
+    layer = partly_pruned()
     kept = layer.weight != 0
     with torch.no_grad():
         layer.weight.mul_(1e-3)  # log α grows by 13.8: the posterior would remove what the mask keeps
     layer.release_pruning()
     assert torch.equal(layer.effective_weight() != 0, kept)
+
+
+def test_held_pruning_is_without_noise_and_a_mask_for_gradients():
+    layer = partly_pruned()
+    layer.release_pruning()
+    gone, before = layer.weight == 0, layer.log_variance.detach().clone()
+    held = dict(layer.hold_pruning())
+    for parameter in (layer.weight, layer.log_variance):
+        assert torch.equal(held[parameter] == 0, gone)
+    assert (layer.log_variance[gone] < -20).all() and torch.equal(layer.log_variance[~gone], before[~gone])
+    assert torch.equal(layer.effective_weight() != 0, ~gone)
+    assert held[layer.scale.mean].all()  # no channel has left
+
+
+def test_a_channel_that_has_left_is_held_too():
+    layer = module("structured").train()
+    with torch.no_grad():
+        layer.scale.mean[1] = 0.0
+        layer.scale.log_variance.fill_(-3.0)
+    held = dict(layer.hold_pruning())
+    assert held[layer.scale.mean].tolist() == [1.0, 0.0, 1.0] == held[layer.scale.log_variance].tolist()
+    assert not layer.eval()(torch.rand(4, 2, 4, 4))[:, 1].any()
+
+
+def test_what_has_yet_to_be_learnt_does_not_leave():
+    layer = module("unstructured")
+    with torch.no_grad():
+        layer.weight[0] = 0.0  # as what reads a channel that is new
+        layer.weight[1] = 0.0
+        layer.log_variance[1] = -3.0
+    layer.fix_pruning()
+    assert layer.weight_mask[0].all() and not layer.weight_mask[1].any()
 
 
 def test_the_posterior_suggests_bits_and_its_absence_eight():

@@ -9,7 +9,7 @@ import torch
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.errors import TrainingError
 from sparse_mcu.nn.network import Network
-from sparse_mcu.nn.train import FINE_TUNING, Images, accuracy, drawn_epochs, kl_share, rate_share, train
+from sparse_mcu.nn.train import Images, accuracy, drawn_epochs, kl_share, rate_share, train
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pruning, Training
 
 
@@ -200,8 +200,34 @@ def test_one_image_is_not_enough():
 
 
 def test_drawn_epochs_leave_the_last_quarter_to_the_pruned_network():
-    assert [drawn_epochs(Training(epochs=epochs), FINE_TUNING) for epochs in (1, 2, 10, 40)] == [1, 1, 7, 30]
-    assert drawn_epochs(Training(epochs=40, pruning=Pruning("none")), FINE_TUNING) == 0
+    assert [drawn_epochs(Training(epochs=epochs), inherited=False) for epochs in (1, 2, 10, 40)] == [1, 1, 7, 30]
+    assert drawn_epochs(Training(epochs=40, pruning=Pruning("none")), inherited=False) == 0
+
+
+def test_an_inherited_posterior_has_half_of_the_epochs_or_none_where_these_are_few():
+    assert [drawn_epochs(Training(epochs=epochs), inherited=True) for epochs in (1, 3, 4, 10, 40)] == [0, 0, 2, 5, 20]
+    assert drawn_epochs(Training(epochs=40, pruning=Pruning("none")), inherited=True) == 0
+
+
+@pytest.mark.parametrize("method", ["unstructured", "structured", "both"])
+def test_what_an_ancestor_lost_does_not_come_back(method):
+    images, labels = halves(60)
+    net = network(method, epochs=8)
+    train(net, images, labels, seed=0)
+    with torch.no_grad():  # half of the weights and one channel have left
+        for layer in net.weighted():
+            if layer.sparse:
+                layer.log_variance[::2] = 8.0
+            if layer.scale is not None:
+                layer.scale.log_variance[0] = 8.0
+    net.fix_pruning()
+    net.release_pruning()
+    before = {name: value == 0 for name, value in net.weights().items() if name.endswith((".weight", "scale.mean"))}
+    assert any(gone.any() for gone in before.values())
+    train(net, images, labels, seed=1, inherited=True)
+    after = net.weights()
+    assert all(not after[name][gone].any() for name, gone in before.items())
+    assert any(after[name].any() for name in before)
 
 
 @pytest.mark.parametrize(("settings", "drawn"), [({}, 3), ({"inherited": True}, 2), ({"pruned": True}, 0)])

@@ -25,7 +25,7 @@ from sparse_mcu.nn.draw import drawn_sums
 from sparse_mcu.nn.folded import Float32Array, FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
 from sparse_mcu.nn.scales import Scales
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, keep, log_alpha, suggested_bits
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, hold, keep, log_alpha, never_trained, suggested_bits
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.layers import Layer
 
@@ -130,10 +130,11 @@ class WeightedLayer(nn.Module):
         return self.weight if mask is None else self.weight * mask
 
     def _kept_weights(self) -> Tensor | None:
-        """1 where log α is at most the threshold; None where the method removes no single weights."""
+        """1 where log α is at most the threshold, or has yet to be learnt; None where the method removes no single weights."""
         if not self.sparse or self.log_variance is None:
             return None
-        return (log_alpha(self.weight, self.log_variance) <= self.threshold).to(self.weight.dtype)
+        stays = (log_alpha(self.weight, self.log_variance) <= self.threshold) | never_trained(self.log_variance)
+        return stays.to(self.weight.dtype)
 
     @torch.no_grad()
     def fix_pruning(self) -> None:
@@ -155,6 +156,18 @@ class WeightedLayer(nn.Module):
             scales.release_pruning()
         self.weight_mask = None
         self.pruning_fixed = False
+
+    def hold_pruning(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Let what has left stay away while the posterior trains on what is left.
+
+        Returns parameters with masks of their shapes, 0 where their gradients must not reach them. What has left would come back
+        at random otherwise, for Adam makes full steps of the smallest gradients; and its noise would drown what is left.
+        """
+        held = [pair for scales in self.scales() for pair in scales.hold_pruning()]
+        if self.sparse and self.log_variance is not None:
+            mask = hold(self.weight, self.log_variance, self.threshold)
+            held += [(self.weight, mask), (self.log_variance, mask)]
+        return held
 
     @torch.no_grad()
     def suggested_bits(self) -> int:

@@ -83,6 +83,10 @@ class Network(nn.Module):
         for layer in self.weighted():
             layer.release_pruning()
 
+    def hold_pruning(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """Let what has left stay away while the posterior trains on; see ``WeightedLayer.hold_pruning``."""
+        return [pair for layer in self.weighted() for pair in layer.hold_pruning()]
+
     @torch.no_grad()
     def nonzero_weights(self) -> int:
         """Count the weights that stay, as ``fold`` returns them, biases not counted."""

@@ -22,6 +22,7 @@ from torch import Tensor
 from sparse_mcu.nn.kinship import NEW, Cells, IntArray, Kinship
 from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.variational import keep
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer
 
 IMAGES = 2048  # at most, and no more than keep the largest map of all of them below ACTIVATIONS numbers
@@ -113,16 +114,14 @@ def _fit(
     rows: IntArray,  # (O,) NEW where there is no target
     rng: np.random.Generator,
 ) -> None:
-    """Move the weights that stay, and the bias or the mean of the batch norm."""
+    """Move the weights that are not zero, and the bias or the mean of the batch norm."""
     layer = module.layer
     factor, bias = module.affine()
     X, Y = _samples(layer, module.scaled(x), target, rng)
-    module.fix_pruning()
-    weight = module.weight.detach().double().reshape(len(factor), -1)
-    stays = torch.ones_like(weight) if module.weight_mask is None else module.weight_mask.reshape(weight.shape)
+    weight = module.effective_weight().double().reshape(len(factor), -1)
     offset = torch.zeros_like(bias)
     fitted = np.flatnonzero((rows != NEW) & (factor.abs() > SMALLEST_FACTOR).numpy())
-    for channels, support in _alike(fitted, stays > 0, separate=layer.op == "depthwise"):
+    for channels, support in _alike(fitted, weight != 0, separate=layer.op == "depthwise"):
         inputs = X[:, channels[0] if layer.op == "depthwise" else 0, support]
         lacking = (Y[:, channels] - bias[channels]) / factor[channels] - inputs @ weight[channels][:, support].T
         change, offset[channels] = _ridge(inputs, lacking)
@@ -132,7 +131,8 @@ def _fit(
         module.bias.add_(offset)
     elif module.mean is not None:
         module.mean.sub_(offset)
-    module.release_pruning()
+    if module.log_variance is not None and module.sparse:
+        keep(module.weight, module.log_variance, module.weight != 0, module.threshold)
 
 
 def _alike(channels: IntArray, stays: Tensor, separate: bool) -> Iterator[tuple[IntArray, IntArray]]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, keep, log_alpha
+from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, hold, keep, log_alpha
 
 
 class Scales(nn.Module):
@@ -53,3 +53,8 @@ class Scales(nn.Module):
         if self.mask is not None:
             keep(self.mean, self.log_variance, self.mask, self.threshold)
         self.mask = None
+
+    def hold_pruning(self) -> list[tuple[nn.Parameter, Tensor]]:
+        """See ``WeightedLayer.hold_pruning``."""
+        mask = hold(self.mean, self.log_variance, self.threshold)
+        return [(self.mean, mask), (self.log_variance, mask)]

@@ -9,7 +9,7 @@ are given, it learns those too (Hinton et al., "Distilling the knowledge in a ne
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,7 @@ from sparse_mcu.space.architecture import Training
 
 # Share of the epochs, at the end, in which the pruned network trains alone: of all, and where the posterior began as a parent's.
 FINE_TUNING, INHERITED_FINE_TUNING = 0.25, 0.5
+FEWEST_DRAWN = 2  # epochs of a posterior that began as a parent's: fewer unlearn much and prune little
 RATE_WARMUP = 0.1  # share of the steps: Adam's first steps would undo much of what a child inherited
 # Share of the learning rate at which the posterior ends: with less, weights stop shrinking before they can leave.
 DRAWN_RATE_FLOOR = 0.3
@@ -86,7 +87,7 @@ def train(
 
     An epoch takes ``epoch_images`` of the images, or all where these are fewer; each comes once before any comes again.
     ``pruned``: the posterior has decided what leaves; the rest trains on alone. ``inherited``: weights and posterior began as a
-    parent's, and sooner decide.
+    parent's; what left there does not come back, and the posterior decides sooner about the rest.
 
     The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
     ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. ``hopeless`` is told after every epoch
@@ -101,8 +102,9 @@ def train(
     held_out = None if validation is None else Images.on(device, validation.images, validation.labels)
     with torch.random.fork_rng([] if device.type == "cpu" else [device], device_type=device.type):
         torch.manual_seed(seed)
-        epochs = drawn_epochs(network.architecture.training, INHERITED_FINE_TUNING if inherited else FINE_TUNING)
-        trainer = _Trainer(network, data, held_out, 0 if pruned else epochs, min(len(images), epoch_images))
+        epochs = 0 if pruned else drawn_epochs(network.architecture.training, inherited)
+        held = network.hold_pruning() if inherited and epochs else []
+        trainer = _Trainer(network, data, held_out, epochs, min(len(images), epoch_images), held)
         return trainer.run(deadline, report, hopeless)
 
 
@@ -156,11 +158,16 @@ def accuracy(network: Network, data: Images) -> float:
     return int(torch.stack(right).sum()) / len(data)
 
 
+Held = Sequence[tuple[torch.nn.Parameter, Tensor]]  # parameters, and 0 where nothing must reach them
+
+
 class _Trainer:
     """One training run: first the posterior is trained on drawn networks, then what it left."""
 
-    def __init__(self, network: Network, data: Images, validation: Images | None, drawn_epochs: int, epoch_images: int) -> None:
-        self.network, self.data, self.validation = network, data, validation
+    def __init__(
+        self, network: Network, data: Images, validation: Images | None, drawn_epochs: int, epoch_images: int, held: Held
+    ) -> None:
+        self.network, self.data, self.validation, self.held = network, data, validation, held
         self.drawn_epochs, self.epoch_images = drawn_epochs, epoch_images
         self.order = torch.empty(0, dtype=torch.int64, device=data.labels.device)  # of what has yet to come
         self.training = network.architecture.training
@@ -232,6 +239,9 @@ class _Trainer:
             for group in optimiser.param_groups:
                 group["lr"] = rate_share(self.training, self.drawn_epochs, epoch) * group["full_rate"]
         torch.autograd.backward(objective)
+        for parameter, mask in self.held:
+            if parameter.grad is not None:
+                parameter.grad.mul_(mask)
         for optimiser in self.optimisers:
             optimiser.step()
         self.step += 1
@@ -271,11 +281,14 @@ def _soft_loss(logits: Tensor, soft: Tensor) -> Tensor:
     return F.kl_div(ours, soft, reduction="batchmean", log_target=True) * TEMPERATURE**2
 
 
-def drawn_epochs(training: Training, fine_tuning: float) -> int:
+def drawn_epochs(training: Training, inherited: bool) -> int:
     """Return the number of epochs in which the posterior is trained, before the pruned network trains alone."""
     if training.pruning.method == "none":
         return 0
-    return max(1, training.epochs - math.ceil(fine_tuning * training.epochs))
+    if inherited:
+        drawn = training.epochs - math.ceil(INHERITED_FINE_TUNING * training.epochs)
+        return drawn if drawn >= FEWEST_DRAWN else 0
+    return max(1, training.epochs - math.ceil(FINE_TUNING * training.epochs))
 
 
 def rate_share(training: Training, drawn: int, epoch: float) -> float:

@@ -9,6 +9,7 @@ Kingma, Salimans, Welling, "Variational dropout and the local reparameterization
 Louizos, Ullrich, Welling, "Bayesian compression for deep learning", NIPS 2017 (group normal-Jeffreys).
 """
 
+import math
 import random
 from typing import Any
 
@@ -21,6 +22,7 @@ INITIAL_LOG_VARIANCE = -10.0
 NOISE_POOL = 2**18
 SQUARE_FLOOR = 1e-8  # added to θ²: the logarithm and its gradient stay finite at 0
 KEPT_MARGIN = 1e-3  # of log α below the threshold, for rounding must not carry it over
+HELD_MARGIN = 1.0  # of log α above the threshold
 LARGEST_LOG_ALPHA = 8.0  # beyond it the KL term is flat, and Adam would turn its vanishing gradient into full steps
 
 
@@ -33,6 +35,19 @@ def keep(mean: Tensor, log_variance: Tensor, mask: Tensor, threshold: float) -> 
     """Bring log α to the threshold, in place, where ``mask`` is 1 and the mean has moved so far that it is above."""
     largest = torch.log(mean.square() + SQUARE_FLOOR) + threshold - KEPT_MARGIN
     log_variance.copy_(torch.where(mask > 0, torch.minimum(log_variance, largest), log_variance))
+
+
+def never_trained(log_variance: Tensor) -> Tensor:
+    """Say of which weights the posterior is as it began: they have not left, however small they are."""
+    return log_variance == INITIAL_LOG_VARIANCE
+
+
+@torch.no_grad()
+def hold(mean: Tensor, log_variance: Tensor, threshold: float) -> Tensor:
+    """Take the noise from what has left, in place, and no more of it than that it stays away; return 0 there and 1 elsewhere."""
+    left = (mean == 0) & ~never_trained(log_variance)
+    log_variance.masked_fill_(left, math.log(SQUARE_FLOOR) + threshold + HELD_MARGIN)
+    return (~left).to(mean.dtype)
 
 
 def log_uniform_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
