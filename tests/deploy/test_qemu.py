@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sparse_mcu.deploy import toolchain
+from sparse_mcu.deploy import qemu, toolchain
 from sparse_mcu.deploy.boards import Board, board
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
-from sparse_mcu.deploy.qemu import instructions, simulate, version
+from sparse_mcu.deploy.qemu import core_cycles, instructions, simulate, version
 from sparse_mcu.deploy.simulation import CHUNK, FirmwareFault, Simulation
 from sparse_mcu.deploy.source import CSource
 from sparse_mcu.deploy.target import Target
@@ -90,6 +90,67 @@ def test_a_tick_more_or_less_does_not_change_the_count(per_instruction: Fraction
         ticks = np.array([int(ticks) + off for ticks in exact], np.uint32)
         if off >= 0:
             assert instructions(ticks, per_instruction).tolist() == counts.tolist()
+
+
+# Cycles by the manuals: a call (blx), the address of the logits (a load), and the return (bx) are around what is counted by hand.
+
+AROUND = {"microbit": 3 + 2 + 3, "rp2040": 2 + 2 + 2, "bluepill": 3 + 2 + 3, "nucleo-f446": 3 + 2 + 3}
+BOTH = ("bluepill", "nucleo-f446")
+COUNTED_BY_HAND: list[tuple[str, dict[str, int]]] = [
+    ("", dict.fromkeys(AROUND, 0)),
+    ("movs r1, #1\nadds r1, r1, r1\nmuls r1, r1, r1\nuxtb r1, r1\ncmp r1, #3", dict.fromkeys(AROUND, 5)),
+    # A branch that is taken nine times of ten, and one that always is.
+    (
+        "movs r1, #10\n2: subs r1, #1\nbne 2b\nb 3f\nnop\n3: nop",
+        {"microbit": 1 + 10 + 9 * 3 + 1 + 3 + 1, "rp2040": 1 + 10 + 9 * 2 + 1 + 2 + 1} | dict.fromkeys(BOTH, 1 + 10 + 28 + 3 + 1),
+    ),
+    # A function that keeps two registers: call 4, push 1 + 2, move 1, pop 4 + 2.
+    (
+        "mov r3, lr\nbl 2f\nmov lr, r3\nb 3f\n2: push {r4, lr}\nmovs r1, #1\npop {r4, pc}\n3: nop",
+        {"microbit": 1 + 4 + 3 + 1 + 6 + 1 + 3 + 1, "rp2040": 1 + 3 + 3 + 1 + 5 + 1 + 2 + 1}
+        | dict.fromkeys(BOTH, 1 + 3 + 3 + 1 + 5 + 1 + 3 + 1),
+    ),
+    # Two loads, of which the second waits for the first or does not; a store at a constant and one at a register.
+    ("mov r1, sp\nldr r2, [r1]\nldr r3, [r1, #4]\nnop", {"microbit": 6, "rp2040": 6} | dict.fromkeys(BOTH, 1 + 2 + 1 + 1)),
+    (
+        "mov r1, sp\nstr r1, [r1]\nldr r2, [r1]\nldr r3, [r2]\nnop",
+        {"microbit": 8, "rp2040": 8} | dict.fromkeys(BOTH, 1 + 1 + 1 + 2 + 1),
+    ),
+    ("mov r1, sp\nmovs r2, #0\nstr r2, [r1, r2]", {"microbit": 4, "rp2040": 4} | dict.fromkeys(BOTH, 1 + 1 + 2)),
+    ("push {r1, r2}\nmov r1, sp\nldm r1!, {r2, r3}\nadd sp, #8", {"microbit": 8, "rp2040": 8} | dict.fromkeys(BOTH, 8)),
+    # What only the larger cores have.
+    ("movs r1, #7\nmovs r2, #9\nmla r3, r1, r2, r1", {"bluepill": 2 + 2, "nucleo-f446": 2 + 1}),
+    ("movs r1, #7\nmovs r2, #9\numull r2, r3, r1, r2", {"bluepill": 2 + 5, "nucleo-f446": 2 + 1}),
+    ("movs r1, #7\nmovs r2, #9\nudiv r3, r1, r2", dict.fromkeys(BOTH, 2 + 12)),
+    ("movs r1, #1\ncbz r1, 3f\ncbnz r1, 3f\nnop\n3: nop", dict.fromkeys(BOTH, 1 + 1 + 3 + 1)),
+    ("movs r1, #1\nmovs r2, #2\nsmlad r3, r1, r2, r1\nsmlabb r3, r1, r2, r1", {"nucleo-f446": 4}),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [(name, text, cycles) for text, by_board in COUNTED_BY_HAND for name, cycles in by_board.items()],
+)
+def test_cycles_are_those_of_the_cores_manual(hand_written: HandWritten, name: str, text: str, expected: int) -> None:
+    firmware = build_firmware(assembly(hand_written, text, ""), board(name))
+    images = np.zeros((2, 1, 1, 1), np.uint8)
+    cycles = core_cycles(firmware, images)
+    assert cycles is not None and cycles.tolist() == [AROUND[name] + expected] * 2
+
+
+def test_of_other_cores_no_cycles_are_known(hand_written: HandWritten) -> None:
+    firmware = build_firmware(assembly(hand_written, "", ""), ESP32)
+    assert core_cycles(firmware, ONE_IMAGE) is None
+
+
+def test_where_qemu_takes_no_plugin_no_cycles_are_known(
+    hand_written: HandWritten, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken.c"
+    broken.write_text("int qemu_plugin_version = 1000;\n")
+    monkeypatch.setattr(qemu, "PLUGIN", broken)
+    firmware = build_firmware(assembly(hand_written, "", ""), MICROBIT)
+    assert core_cycles(firmware, ONE_IMAGE) is None
 
 
 # Stack

@@ -68,8 +68,10 @@ def _lines(verification: Verification) -> Iterator[str]:
     places = {"NumPy": verification.numpy_accuracy, "C on this machine": verification.host_accuracy}
     if measured is not None:
         places["C on the simulated board"] = measured.accuracy
-        time = "" if measured.milliseconds is None else f"an inference takes {measured.milliseconds:.1f} ms; "
-        yield f"{time}{measured.compiler}; {measured.simulator}"
+        time = "" if measured.milliseconds is None else f"an inference takes {measured.milliseconds:.1f} ms"
+        if measured.core_cycles is not None:
+            time += f", {measured.core_cycles:,} cycles, by the timings of the core's manual"
+        yield "; ".join(filter(None, (time, measured.compiler, measured.simulator)))
     yield "test accuracy: " + ", ".join(f"{place} {accuracy:.2%}" for place, accuracy in places.items())
     yield f"multiply-accumulates: {verification.nonzero_macs:,} of {verification.macs:,}"
     agree = verification.mismatches == 0

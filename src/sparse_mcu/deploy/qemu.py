@@ -1,9 +1,11 @@
 """Runs a firmware in QEMU: logits, exact counts of instructions and the deepest stack of every image.
 
-QEMU translates programs: it knows what instructions do and how many there are, not how long a core takes for them. The stack
-is known by paint alone: a frame that is reserved and never written does not show where it is the deepest.
+QEMU translates programs: it knows what instructions do and how many there are, not how long a core takes for them. Where the
+manual of a core says how long, a plugin adds it up (``core_cycles``). The stack is known by paint alone: a frame that is reserved
+and never written does not show where it is the deepest.
 """
 
+import dataclasses
 import subprocess
 from fractions import Fraction
 from pathlib import Path
@@ -13,11 +15,13 @@ import numpy.typing as npt
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.firmware import Firmware
+from sparse_mcu.deploy.core_timings import CORE_TIMINGS
+from sparse_mcu.deploy.firmware import WARNINGS, C, Firmware
 from sparse_mcu.deploy.machines import Machine, machine
 from sparse_mcu.deploy.simulation import FirmwareFault, Pixels, Progress, Records, Simulation, in_chunks, pixels, whole_images
 from sparse_mcu.errors import ToolchainError
 
+PLUGIN = C / "qemu_cycles.c"
 TIME_LIMIT_S = 600.0  # of the images of a process
 OPTIONS = (
     *("-display", "none", "-serial", "none", "-monitor", "none"),
@@ -40,7 +44,7 @@ def simulate(
         "the C can be checked on this machine only",
     )
     place = machine(firmware.board)
-    record = np.dtype([("ticks", "<u4"), ("stack", "<u4"), ("logits", "<i2", (firmware.classes,))])
+    record = _record(firmware)
 
     def run(some: Pixels, first: int) -> Records:
         return np.frombuffer(_run(firmware, place, some, first, record.itemsize * firmware.rows, time_limit_s), record)
@@ -58,6 +62,38 @@ def instructions(
     return (2 * ticks.astype(np.uint64) * np.uint64(denominator) + np.uint64(numerator)) // np.uint64(2 * numerator) - np.uint64(
         1
     )
+
+
+def core_cycles(
+    firmware: Firmware,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    time_limit_s: float = TIME_LIMIT_S,
+) -> npt.NDArray[np.uint64] | None:  # (N,)
+    """Return what inferences take by the manual of the core; None where it tells nothing, or this QEMU refuses the plugin.
+
+    Raises FirmwareFault as ``simulate`` does.
+    """
+    timings, place = CORE_TIMINGS.get(firmware.board.core), machine(firmware.board)
+    if timings is None:
+        return None
+    with toolchain.workspace() as folder:
+        plugin, out = folder / "cycles.so", folder / "cycles"
+        toolchain.run(["cc", "-std=c99", "-O2", *WARNINGS, "-shared", "-fPIC", "-fvisibility=hidden", PLUGIN, "-o", plugin])
+        places = {"start": firmware.symbols["harness_call"], "stop": firmware.symbols["harness_return"]}
+        arguments = [f"{name}={value}" for name, value in {**places, **timings}.items()]
+        command = (*place.command, "-plugin", ",".join([str(plugin), f"out={out}", *arguments]))
+        watched = dataclasses.replace(place, command=command)
+        try:
+            _run(firmware, watched, pixels(firmware, images), 0, _record(firmware).itemsize * firmware.rows, time_limit_s)
+        except ToolchainError:  # it ran without the plugin: QEMU was built to take none, or takes those of later versions alone
+            return None
+        cycles: npt.NDArray[np.uint64] = np.fromfile(out, "<u8").reshape(-1, firmware.rows).sum(axis=1, dtype=np.uint64)
+        return cycles
+
+
+def _record(firmware: Firmware) -> np.dtype[np.void]:
+    """What c/qemu_harness.c writes after every call of the model."""
+    return np.dtype([("ticks", "<u4"), ("stack", "<u4"), ("logits", "<i2", (firmware.classes,))])
 
 
 def _run(firmware: Firmware, place: Machine, images: Pixels, first: int, image_bytes: int, time_limit_s: float) -> bytes:

@@ -22,6 +22,14 @@ def simulate(
     )
 
 
+def core_cycles(
+    firmware: Firmware,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+) -> npt.NDArray[np.uint64] | None:  # (N,)
+    """Return what inferences take by the manual of the core, where the simulator counts instructions and the manual is known."""
+    return qemu.core_cycles(firmware, images) if firmware.board.simulator == "qemu" else None
+
+
 def version(board: Board) -> str:
     """Return the name and the version of the simulator for ``board``, for reports."""
     return qemu.version(board) if board.simulator == "qemu" else simavr.version()

@@ -25,6 +25,9 @@ from sparse_mcu.quant import interpreter
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.macs import macs, nonzero_macs
 
+# Figures that are instructions on boards that count these.
+COUNTED = ("cycles", "max_cycles", "predicted_cycles")
+TIMED_IMAGES = 8  # whose time is taken from the manual: it hardly depends on what an image shows
 Logits = npt.NDArray[np.int16]  # (N, classes)
 
 
@@ -37,7 +40,8 @@ class Measurement:
     ram_bytes: int  # variables of the model, its input buffer included, and the deepest stack of a run
     cycles: int  # of an inference, rounded mean over the images; instructions where the board counts these
     max_cycles: int
-    milliseconds: float | None  # of the mean at the board's clock; None where instructions are counted
+    core_cycles: int | None  # of an inference by the manual of a core whose instructions are counted; of the first few images
+    milliseconds: float | None  # of the mean at the board's clock, by the manual where instructions are counted; else None
     compiler: str
     simulator: str
 
@@ -82,7 +86,7 @@ class Verification:
             **flat,
             **measured,
         }
-        return {key.replace("cycles", self.time_unit): value for key, value in whole.items()}
+        return {key.replace("cycles", self.time_unit) if key in COUNTED else key: value for key, value in whole.items()}
 
 
 def verify(
@@ -147,14 +151,17 @@ def _measure(
 ) -> tuple[Logits, Measurement]:
     firmware = build_firmware(source, board)
     simulation = simulate(firmware, images, progress)
+    by_manual = simulators.core_cycles(firmware, images[:TIMED_IMAGES])
     cycles = float(simulation.cycles.mean())
+    core_cycles = None if by_manual is None else float(by_manual.mean())
     return simulation.logits, Measurement(
         accuracy=_accuracy(simulation.logits, labels),
         flash_bytes=firmware.flash_bytes,
         ram_bytes=firmware.static_ram_bytes + simulation.stack_bytes,
         cycles=round(cycles),
         max_cycles=int(simulation.cycles.max()),
-        milliseconds=board.milliseconds(cycles),
+        core_cycles=None if core_cycles is None else round(core_cycles),
+        milliseconds=board.milliseconds(cycles) if core_cycles is None else 1e3 * core_cycles / board.clock_hz,
         compiler=toolchain.version(board.compiler),
         simulator=simulators.version(board),
     )

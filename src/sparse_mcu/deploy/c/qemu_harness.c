@@ -103,7 +103,9 @@ static uint32_t timed_run(run_function *run, const int16_t **logits)
     register uint32_t *r1 __asm__("r1") = stack_top;
     uint32_t first = 1, timer = TIMER0, saved;
     __asm__ volatile("mov %[saved], sp \n\t"
-                     "mov sp, r1 \n\t" READ_FIRST "blx r0 \n\t" READ_LAST "mov sp, %[saved]"
+                     "mov sp, r1 \n\t" READ_FIRST ".global harness_call, harness_return \n"
+                     "harness_call: blx r0 \n"
+                     "harness_return: " READ_LAST "mov sp, %[saved]"
                      : "+r"(r0), "+r"(r1), [saved] "=&r"(saved), [first] "+&r"(first), [timer] "+&r"(timer)
                      :
                      : "r2", "r3", "r12", "lr", "memory", "cc");
