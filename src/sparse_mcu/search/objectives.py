@@ -34,7 +34,7 @@ LIMITED = {
     "macs": ("macs",),
 }
 # What falls as weights leave: a network beyond a limit of these can have children that keep it.
-PRUNABLE = ("flash_bytes", "model_size", "nonzero_macs", "cycles")
+PRUNABLE = ("flash_bytes", "model_size", "working_memory_1", "nonzero_macs", "cycles")
 DEFAULT_OBJECTIVES = ("accuracy", "flash", "ram")
 MINIMISED = tuple(OBJECTIVES[name] for name in DEFAULT_OBJECTIVES)
 
