@@ -10,7 +10,7 @@ from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.network import Network
 from sparse_mcu.nn.operations import apply_weights, padded
-from sparse_mcu.nn.reconstruct import RIDGE, _interpolation, _ridge, _samples, reconstruct
+from sparse_mcu.nn.reconstruct import RIDGES, _best_change, _interpolation, _ridge, _samples, reconstruct
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.limits import SpaceLimits
@@ -162,15 +162,26 @@ def test_what_is_sampled_is_what_the_layers_read_and_compute(random_architecture
 def test_ridge_regression_is_that_of_its_definition(shape):
     rng = np.random.default_rng(0)
     X, Y = rng.normal(1.0, 2.0, shape), rng.normal(3.0, 1.0, (shape[0], 2))
-    change, offset = (part.numpy() for part in _ridge(torch.from_numpy(X), torch.from_numpy(Y)))
     centred = X - X.mean(0)
-    penalty = RIDGE * (centred**2).sum(0).mean()
-    # Least squares over the data and one row for each weight that should be 0.
-    stacked = np.vstack([centred, np.sqrt(penalty) * np.eye(shape[1])])
-    right = np.vstack([Y - Y.mean(0), np.zeros((shape[1], 2))])
-    expected = np.linalg.lstsq(stacked, right, rcond=None)[0]
-    np.testing.assert_allclose(change, expected, atol=1e-9)
-    np.testing.assert_allclose(offset, Y.mean(0) - X.mean(0) @ expected, atol=1e-9)
+    for ridge, (change, offset) in zip(RIDGES, _ridge(torch.from_numpy(X), torch.from_numpy(Y)), strict=True):
+        penalty = ridge * (centred**2).sum(0).mean()
+        # Least squares over the data and one row for each weight that should be 0.
+        stacked = np.vstack([centred, np.sqrt(penalty) * np.eye(shape[1])])
+        right = np.vstack([Y - Y.mean(0), np.zeros((shape[1], 2))])
+        expected = np.linalg.lstsq(stacked, right, rcond=None)[0]
+        np.testing.assert_allclose(change, expected, atol=1e-9)
+        np.testing.assert_allclose(offset, Y.mean(0) - X.mean(0) @ expected, atol=1e-9)
+
+
+def test_what_only_learns_its_samples_by_heart_changes_nothing():
+    generator = torch.Generator().manual_seed(0)
+    X, noise = (torch.randn(shape, generator=generator, dtype=torch.float64) for shape in ((200, 150), (200, 2)))
+    noise -= noise.mean(0)
+    change, offset = _best_change(X, noise)
+    assert change.abs().max() < 0.02 and offset.abs().max() < 0.1
+    truth = torch.randn((150, 2), generator=generator, dtype=torch.float64)
+    change, _ = _best_change(X, X @ truth + 0.01 * noise)
+    assert (change - truth).square().mean() < 0.5 * truth.square().mean()
 
 
 def test_maps_of_another_size_are_read_where_they_show_the_same():

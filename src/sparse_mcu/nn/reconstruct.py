@@ -6,8 +6,10 @@ the best of what is left. The last layer is fitted to the parent's logits, whate
 parent does nothing moves.
 
 For one output channel with inputs X (n, D) and inherited weights w, the change d is the least of |X d - r|² + λ |d|², r: what X w
-lacks; both without their means, which go into the bias. He, Zhang, Sun, "Channel pruning for accelerating very deep neural
-networks", ICCV 2017, section 3.1 (reconstruction); Hoerl, Kennard, "Ridge regression", 1970.
+lacks; both without their means, which go into the bias. λ is what serves best on samples that were held out.
+
+References: He, Zhang, Sun, "Channel pruning for accelerating very deep neural networks", ICCV 2017, section 3.1
+(reconstruction); Hoerl, Kennard, "Ridge regression", Technometrics 1970.
 """
 
 import math
@@ -28,7 +30,9 @@ from sparse_mcu.space.layers import INPUT, LOGITS, Layer
 IMAGES = 2048  # at most, and no more than keep the largest map of all of them below ACTIVATIONS numbers
 ACTIVATIONS = 2**24
 SAMPLES = 8192  # of the places of a map: more than enough to tell a few hundred weights
-RIDGE = 1e-2  # λ as a share of the mean square of an input
+# λ as shares of the mean square of an input: which one, or whether to move at all, is decided by samples that were held out.
+RIDGES = (1e-2, 1e-1, 1.0, 10.0)
+HELD_OUT = 0.25  # of the samples
 SMALLEST_FACTOR = 1e-6  # of a channel behind its batch norm and scale: the sums of one below do not matter
 
 
@@ -67,7 +71,7 @@ def _sample(images: npt.NDArray[np.uint8], network: Network, rng: np.random.Gene
     """Return some images as a network sees them."""
     largest = max(math.prod(layer.out_shape) for layer in network.layers)
     count = min(len(images), IMAGES, max(1, ACTIVATIONS // largest))
-    return torch.from_numpy(images[np.sort(rng.permutation(len(images))[:count])]).float() / 255
+    return torch.from_numpy(images[rng.permutation(len(images))[:count]]).float() / 255
 
 
 def _targets(parent: Network, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -124,7 +128,7 @@ def _fit(
     for channels, support in _alike(fitted, weight != 0, separate=layer.op == "depthwise"):
         inputs = X[:, channels[0] if layer.op == "depthwise" else 0, support]
         lacking = (Y[:, channels] - bias[channels]) / factor[channels] - inputs @ weight[channels][:, support].T
-        change, offset[channels] = _ridge(inputs, lacking)
+        change, offset[channels] = _best_change(inputs, lacking)
         weight[np.ix_(channels, support)] += change.T
     module.weight.copy_(weight.reshape(module.weight.shape))
     if module.bias is not None:
@@ -163,18 +167,36 @@ def _samples(layer: Layer, x: Tensor, target: Tensor, rng: np.random.Generator) 
     return patches.reshape(len(patches), groups, -1), target[image, :, row, column].flatten(0, 1).double()
 
 
-def _ridge(
+def _best_change(
     X: Tensor,  # (n, D)
     Y: Tensor,  # (n, m)
 ) -> tuple[Tensor, Tensor]:  # (D, m), (m,)
-    """Return the change of the weights and of the bias of m channels."""
+    """Return the change of the weights and of the bias of m channels that serves samples best that it does not know."""
+    known = len(X) - int(HELD_OUT * len(X))
+    best = torch.zeros(X.shape[1], Y.shape[1], dtype=X.dtype), torch.zeros(Y.shape[1], dtype=X.dtype)
+    least = float(Y[known:].square().sum())
+    for change, offset in _ridge(X[:known], Y[:known]):
+        lacking = float((Y[known:] - X[known:] @ change - offset).square().sum())
+        if lacking < least:
+            best, least = (change, offset), lacking
+    return best
+
+
+def _ridge(
+    X: Tensor,  # (n, D)
+    Y: Tensor,  # (n, m)
+) -> Iterator[tuple[Tensor, Tensor]]:  # (D, m), (m,)
+    """Yield the weights and biases of ridge regression for each of RIDGES."""
     middle, mean = X.mean(0), Y.mean(0)
     X, Y = X - middle, Y - mean
-    penalty = RIDGE * X.square().sum(0).mean() + torch.finfo(torch.float32).tiny
     # The same solution by whichever system is the smaller.
     wide = len(X) < X.shape[1]
-    change = X.T @ _solved(X @ X.T, penalty, Y) if wide else _solved(X.T @ X, penalty, X.T @ Y)
-    return change, mean - middle @ change
+    gram, right = (X @ X.T, Y) if wide else (X.T @ X, X.T @ Y)
+    for ridge in RIDGES:
+        penalty = ridge * X.square().sum(0).mean() + torch.finfo(torch.float32).tiny
+        solved = _solved(gram, penalty, right)
+        change = X.T @ solved if wide else solved
+        yield change, mean - middle @ change
 
 
 def _solved(gram: Tensor, penalty: Tensor, right: Tensor) -> Tensor:
