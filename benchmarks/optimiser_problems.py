@@ -17,6 +17,7 @@ from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.guide import ERROR_FLOOR, Point, point
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.sampler import SparseSampler
+from sparse_mcu.search.stages import REFINE
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.morph import MORPHS, morph
 from sparse_mcu.space.suggest import fits, sample, suggest
@@ -31,6 +32,7 @@ class Problem(Protocol):
     evaluations: int
     reference: Float64Array  # (k,) of the hypervolume
     floors: Float64Array  # (k,)
+    constraints: tuple[str, ...]  # of ``evaluate``, those that no objective's reference already states
 
     def walk(self, trial: optuna.Trial) -> Any:
         """Let an Optuna trial choose a point."""
@@ -48,7 +50,7 @@ class Problem(Protocol):
         """Say whether it is known beforehand that x is of no use."""
 
     def evaluate(self, x: Any) -> tuple[Float64Array, Mapping[str, float]]:
-        """Return the objectives (k,), and by how much each constraint is broken."""
+        """Return the objectives (k,), and by which share of it each limit is exceeded: 0 or less where it is kept."""
 
     def our_sampler(self, seed: int) -> optuna.samplers.BaseSampler | None:
         """Return our optimiser for this problem; None where only its parts apply, for the space is not Ω."""
@@ -60,6 +62,7 @@ class _Box:
     dimensions: int
     evaluations = 100
     floors = np.zeros(2)
+    constraints: tuple[str, ...] = ()
 
     def walk(self, trial: optuna.Trial) -> Float64Array:
         """Ask for every coordinate that counts."""
@@ -105,19 +108,17 @@ class ConstrainedBraninCurrin(_Box):
 
     dimensions = 2
     reference = np.array([80.0, 12.0])
+    constraints = ("disc",)
 
     def evaluate(self, x: Float64Array) -> tuple[Float64Array, Mapping[str, float]]:
-        """Return Branin and Currin, or what lies beyond the reference where the disc is left."""
+        """Return Branin and Currin, and the squared distance from the disc's centre."""
         a, b = 15.0 * x[0] - 5.0, 15.0 * x[1]
         t = 1.0 / (8.0 * math.pi)
         branin = (b - 5.1 / (4.0 * math.pi**2) * a**2 + 5.0 / math.pi * a - 6.0) ** 2 + 10.0 * (1.0 - t) * math.cos(a) + 10.0
         factor = 1.0 - math.exp(-1.0 / (2.0 * x[1])) if x[1] > 0.0 else 1.0
         numerator = 2300.0 * x[0] ** 3 + 1900.0 * x[0] ** 2 + 2092.0 * x[0] + 60.0
         currin = factor * numerator / (100.0 * x[0] ** 3 + 500.0 * x[0] ** 2 + 4.0 * x[0] + 20.0)
-        excess = (a - 2.5) ** 2 + (b - 7.5) ** 2 - 50.0
-        # What breaks the constraint is worth nothing: it lies beyond the reference point, the further the more it breaks it.
-        F = np.array([branin, currin]) if excess <= 0.0 else self.reference * (1.0 + excess / 50.0)
-        return F, {"disc": excess / 50.0}
+        return np.array([branin, currin]), {"disc": ((a - 2.5) ** 2 + (b - 7.5) ** 2) / 50.0 - 1.0}
 
 
 class ConditionalZdt(_Box):
@@ -153,6 +154,7 @@ class Omega:
     """omega_bench: accuracy of at least 90 % within the budget counts."""
 
     evaluations = 200
+    constraints: tuple[str, ...] = ()
 
     def __init__(self) -> None:
         from omega_bench import problem
@@ -199,10 +201,16 @@ class Omega:
         return F, self._problem.BUDGET.excesses(dict(zip(self._problem.GOAL.minimised, F.tolist(), strict=True)))
 
     def our_sampler(self, seed: int) -> SparseSampler:
-        """Return our sampler as a search of so many trials has it."""
+        """Return our sampler as a search has it until it polishes: to train on what was found is nothing that the table knows."""
         self._told = 0
         p = self._problem
-        return SparseSampler(p.LIMITS, p.GOAL, p.IMAGES, seed, lambda: self._told / self.evaluations, self._feasible)
+        # Polishing begins in the last stage before it, once that one finds nothing better.
+        latest = math.nextafter(REFINE.earliest, 0.0)
+
+        def used() -> float:
+            return min(REFINE.until * self._told / self.evaluations, latest)
+
+        return SparseSampler(p.LIMITS, p.GOAL, p.IMAGES, seed, used, self._feasible)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {

@@ -20,6 +20,7 @@ import numpy as np
 import optuna
 import torch
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.acquisition.multi_objective.objective import IdentityMCMultiOutputObjective
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelListGP, SingleTaskGP
 from botorch.models.transforms import Standardize
@@ -27,11 +28,12 @@ from botorch.sampling import SobolQMCNormalSampler
 from gpytorch.mlls import SumMarginalLogLikelihood
 
 from optimiser_problems import PROBLEMS, Float64Array, Problem
+from sparse_mcu.search.guide import Guide, Observations
 from sparse_mcu.search.options import OURS
 from sparse_mcu.search.pareto import hypervolume, non_dominated
 from sparse_mcu.search.samplers import other_sampler
-from sparse_mcu.search.scalarise import INVERSE_WEIGHT_HIGH, INVERSE_WEIGHT_LOW, Region, preference
-from sparse_mcu.search.surrogate import Surrogate, inputs
+from sparse_mcu.search.scalarise import Region, preference, random_weights
+from sparse_mcu.search.surrogate import inputs
 
 QLOGNEHVI = "qlognehvi"
 DRAWN = "drawn"  # random too, but as the problem itself draws: of Ω what small networks look like is drawn more often
@@ -41,7 +43,7 @@ REFIT_GROWTH = 1.1
 BELOW_BEST = 0.1  # of the box: a point that is best in everything must not end the search
 FIGURES = Path(__file__).parent / "figures"
 
-Row = tuple[Any, Float64Array]  # a point and its objectives (k,), minimised
+Row = tuple[Any, Float64Array]  # a point and its outcomes (c,): the k objectives, minimised, and what the constraints limit to 1
 
 
 def main() -> None:
@@ -52,6 +54,7 @@ def main() -> None:
         report(_read(options.results))
         return
     problem = PROBLEMS[options.problem]()
+    problem.evaluations = options.evaluations or problem.evaluations
     done = {(row["problem"], row["optimiser"], row["seed"]) for row in _read(options.results)}
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         if (options.problem, options.optimiser, seed) in done:
@@ -68,11 +71,12 @@ def measure(problem: Problem, optimiser: str, seed: int) -> dict[str, Any]:
     curve: list[float] = []
     asks: list[float] = []
     start = time.process_time()
-    for _, F in _rows(problem, optimiser, seed):
+    for _, outcomes in _rows(problem, optimiser, seed):
         asks.append(time.process_time() - start)
-        front = np.vstack([front, F / problem.reference])
-        front = front[non_dominated(front)]
-        curve.append(hypervolume(front, np.ones(len(F))))
+        if (outcomes <= _limits(problem)).all():
+            front = np.vstack([front, outcomes[: front.shape[1]] / problem.reference])
+            front = front[non_dominated(front)]
+        curve.append(hypervolume(front, np.ones(front.shape[1])))
         start = time.process_time()
     return {"optimiser": optimiser, "seed": seed, "ask": float(np.median(asks)), "curve": curve}
 
@@ -85,7 +89,7 @@ def _rows(problem: Problem, optimiser: str, seed: int) -> Iterator[Row]:
     if optimiser != OURS:
         return by_optuna(problem, other_sampler(optimiser, seed, begun=0))
     sampler = problem.our_sampler(seed)
-    return from_pools(problem, seed, best_by_thompson) if sampler is None else by_optuna(problem, sampler)
+    return from_pools(problem, seed, BestByThompson(problem)) if sampler is None else by_optuna(problem, sampler)
 
 
 def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> Iterator[Row]:
@@ -103,7 +107,7 @@ def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> Iterato
             trial.set_constraint(name, excess)
         study.tell(trial, F.tolist())
         done += 1
-        yield point, F
+        yield point, _outcomes(problem, point)
 
 
 def by_drawing(problem: Problem, seed: int) -> Iterator[Row]:
@@ -111,7 +115,7 @@ def by_drawing(problem: Problem, seed: int) -> Iterator[Row]:
     rng = np.random.default_rng(seed)
     for _ in range(problem.evaluations):
         point = _allowed(problem, problem.draw, rng)
-        yield point, problem.evaluate(point)[0]
+        yield point, _outcomes(problem, point)
 
 
 Choose = Callable[[Problem, list[Row], list[Any], np.random.Generator], int]
@@ -127,7 +131,7 @@ def from_pools(problem: Problem, seed: int, choose: Choose) -> Iterator[Row]:
         else:
             pool = list(_pool(problem, rows, rng))
             point = pool[choose(problem, rows, pool, rng)]
-        rows.append((point, problem.evaluate(point)[0]))
+        rows.append((point, _outcomes(problem, point)))
         yield rows[-1]
 
 
@@ -146,22 +150,32 @@ def _pool(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Iterat
             yield point
 
 
+def _outcomes(problem: Problem, point: Any) -> Float64Array:
+    """Return the objectives of ``point``, and for each constraint what it limits to 1."""
+    F, excesses = problem.evaluate(point)
+    return np.array([*F, *(1.0 + excesses[name] for name in problem.constraints)])
+
+
+def _limits(problem: Problem) -> Float64Array:
+    """Return the largest outcomes (c,) that are of any use."""
+    return np.append(problem.reference, np.ones(len(problem.constraints)))
+
+
+def _floors(problem: Problem) -> Float64Array:
+    """Return what is added to the outcomes (c,) before their logarithms are modelled."""
+    return np.append(problem.floors, np.zeros(len(problem.constraints)))
+
+
 def _preferred(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Float64Array:
-    F, region = _region(problem, rows)
-    return preference(F, region, _weights(F.shape[1], rng))
-
-
-def _weights(k: int, rng: np.random.Generator) -> Float64Array:
-    """Draw the weights of a scalarisation as ours does, but never at the corner: on these problems no objective comes first."""
-    return 1.0 / rng.uniform(INVERSE_WEIGHT_LOW, INVERSE_WEIGHT_HIGH, size=k)
+    outcomes, region = _region(problem, rows)
+    return preference(outcomes, region, random_weights(len(problem.reference), rng)[0])
 
 
 def _region(problem: Problem, rows: list[Row]) -> tuple[Float64Array, Region]:
-    """Return the objectives so far, and the box from a little below the best of each to the reference."""
-    F = np.stack([row[1] for row in rows])
-    best = F.min(axis=0)
-    lower = best - BELOW_BEST * (problem.reference - best)
-    return F, Region(lower, problem.reference, np.ones(F.shape[1], dtype=np.bool_))
+    """Return the outcomes so far, and the box from a little below the best of each to the largest of use."""
+    outcomes, upper = np.stack([row[1] for row in rows]), _limits(problem)
+    best = np.minimum(outcomes.min(axis=0), 0.5 * upper)  # the first points may all lie beyond it
+    return outcomes, Region(best - BELOW_BEST * (upper - best), upper, np.ones(len(upper), dtype=np.bool_))
 
 
 def _allowed(problem: Problem, propose: Callable[[np.random.Generator], Any], rng: np.random.Generator) -> Any:
@@ -170,14 +184,18 @@ def _allowed(problem: Problem, propose: Callable[[np.random.Generator], Any], rn
     return point
 
 
-def best_by_thompson(problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
-    """Ours where the space is not Ω: the same Gaussian processes, scalarised draw and region of interest."""
-    F, region = _region(problem, rows)
-    X = inputs([problem.encode(row[0]) for row in rows])
-    Y = torch.from_numpy(np.log(F + problem.floors))
-    generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-    drawn = np.exp(Surrogate(X, Y).draw(inputs([problem.encode(point) for point in pool]), generator).numpy()) - problem.floors
-    return int(preference(drawn, region, _weights(F.shape[1], rng))[0])
+class BestByThompson:
+    """Ours where the space is not Ω: the same guide. The weights are never at the corner, for here no objective comes first."""
+
+    def __init__(self, problem: Problem) -> None:
+        self._guide = Guide(_floors(problem))
+
+    def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
+        """Return the position in ``pool`` of the candidate that the guide ranks first."""
+        outcomes, region = _region(problem, rows)
+        observed = Observations([problem.encode(row[0]) for row in rows], outcomes)
+        weights = random_weights(len(problem.reference), rng)
+        return int(self._guide.rank(observed, [problem.encode(point) for point in pool], region, weights, rng)[0])
 
 
 class QLogNehvi:
@@ -192,8 +210,9 @@ class QLogNehvi:
 
     def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
         """Return the position in ``pool`` of the candidate with the largest expected improvement."""
+        k = len(problem.reference)
         X = inputs([problem.encode(row[0]) for row in rows])
-        Y = -torch.from_numpy(np.log(np.stack([row[1] for row in rows]) + problem.floors))
+        Y = -torch.from_numpy(np.log(np.stack([row[1] for row in rows]) + _floors(problem)))
         seed = int(rng.integers(2**31))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -203,6 +222,9 @@ class QLogNehvi:
                 X_baseline=X,
                 sampler=SobolQMCNormalSampler(torch.Size([64]), seed=seed),
                 prune_baseline=True,
+                objective=IdentityMCMultiOutputObjective(outcomes=list(range(k))),
+                # kept where it is at most 0: the logarithm of what is limited to 1
+                constraints=[lambda Y, column=column: -Y[..., column] for column in range(k, Y.shape[1])] or None,
             )
             with torch.no_grad():
                 return int(acquisition(inputs([problem.encode(point) for point in pool])[:, None]).argmax())
@@ -237,15 +259,19 @@ def _curves(rows: list[dict[str, Any]], problem: str, optimiser: str) -> Float64
 def _print_table(problem: str, curves: dict[str, Float64Array], rows: list[dict[str, Any]]) -> None:
     evaluations = curves[OURS].shape[1]
     print(f"\n{problem}: hypervolume after {evaluations} evaluations\n")
-    print(
-        "| optimiser | seeds | median | quartiles | CPU seconds an ask | evaluations to ours of it |\n|---|---|---|---|---|---|"
-    )
-    final = {name: np.quantile(found[:, -1], [0.25, 0.5, 0.75]) for name, found in curves.items()}
+    print("| optimiser | seeds | median | quartiles | CPU seconds an ask | ours is as far after | as far as ours after |")
+    print("|---|---|---|---|---|---|---|")
+    final = {name: np.quantile(found[:, evaluations - 1], [0.25, 0.5, 0.75]) for name, found in curves.items()}
     for name, (low, median, high) in final.items():
         ask = np.median([row["ask"] for row in rows if (row["problem"], row["optimiser"]) == (problem, name)])
-        reached = np.median(curves[OURS], axis=0) >= median  # when ours has, in the median, what the other ends with
-        when = int(reached.argmax()) + 1 if reached.any() else f"> {evaluations}"
-        print(f"| {name} | {len(curves[name])} | {median:.4f} | {low:.4f} to {high:.4f} | {ask:.2f} | {when} |")
+        ours, its = _first(curves[OURS], median), _first(curves[name], final[OURS][1])
+        print(f"| {name} | {len(curves[name])} | {median:.4f} | {low:.4f} to {high:.4f} | {ask:.2f} | {ours} | {its} |")
+
+
+def _first(curves: Float64Array, volume: float) -> str:
+    """Return after how many evaluations the median of ``curves`` has reached ``volume``."""
+    reached = np.median(curves, axis=0) >= volume
+    return str(reached.argmax() + 1) if reached.any() else f"> {len(reached)}"
 
 
 def _draw(problem: str, curves: dict[str, Float64Array]) -> None:
@@ -258,6 +284,7 @@ def _draw(problem: str, curves: dict[str, Float64Array]) -> None:
         numbers = np.arange(1, found.shape[1] + 1)
         axes.plot(numbers, median, label=f"{name} ({len(found)} seeds)", linewidth=2 if name == OURS else 1)
         axes.fill_between(numbers, low, high, alpha=0.15)
+    axes.set_xlim(0, len(curves[OURS][0]))
     axes.set(xlabel="evaluations", ylabel="hypervolume: median, quartiles", title=problem)
     axes.set_ylim(bottom=float(min(np.median(found[:, len(found[0]) // 10]) for found in curves.values())))
     axes.grid(alpha=0.3)
@@ -279,6 +306,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--optimiser", choices=OPTIMISERS, default=OURS)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--evaluations", type=int, help="default: those of the problem")
     parser.add_argument("--results", type=Path, default=Path("optimisers.jsonl"))
     return parser.parse_args()
 

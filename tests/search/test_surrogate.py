@@ -103,7 +103,7 @@ def test_draws_have_the_moments_of_the_posterior() -> None:
     X, pool = random_inputs(12, 3, seed=4), random_inputs(4, 3, seed=5)
     surrogate = Surrogate(X, X.clamp(min=0.0).sum(dim=1, keepdim=True))
     generator = torch.Generator().manual_seed(0)
-    draws = torch.stack([surrogate.draw(pool, generator)[:, 0] for _ in range(300)])
+    draws = torch.stack([surrogate.draw(pool, generator)[0, :, 0] for _ in range(300)])
     (mean,), (covariance,) = surrogate.posterior(pool)
     # 300 draws: five standard errors of a mean, and of a variance
     assert ((draws.mean(dim=0) - mean).abs() < 5 * (covariance.diagonal() / 300).sqrt()).all()

@@ -1,6 +1,11 @@
-"""What the finished trials say about candidates not yet tried: one Thompson draw of the surrogate, scalarised.
+"""What the finished trials say about candidates not yet tried: Thompson draws of the surrogate, scalarised.
 
-n: finished trials; m: candidates of the pool; k: objectives; c >= k: outcomes, ``Goal.columns``; D: dimensions of the encoding.
+A single draw under a single weight sends most proposals where the front is as good as it gets, or to where one draw happened to
+be low. So a candidate is ranked by what it adds to what was tried, as the same draw sees both, in the mean over several draws and
+many weights: by what regret, a mean over the weights too (Paria, Kandasamy and Póczos, UAI 2019), is expected to lose.
+
+n: finished trials; m: candidates of the pool; j: draws of the weights; k: objectives; c >= k: outcomes, ``Goal.columns``;
+D: dimensions of the encoding.
 """
 
 import math
@@ -11,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from sparse_mcu.search.objectives import Goal
-from sparse_mcu.search.pareto import Float64Array
-from sparse_mcu.search.scalarise import Region, preference
+from sparse_mcu.search.pareto import Float64Array, non_dominated
+from sparse_mcu.search.scalarise import Region, gains, preference
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.encode import encode
 from sparse_mcu.space.layers import layers
@@ -24,10 +29,13 @@ ERROR_MARGIN, RELATIVE_ERROR_MARGIN = 0.02, 0.25
 # Surrogates see log(error + this): of errors much below it, the luck of the split and of the training is the larger part.
 ERROR_FLOOR = 0.02
 # Hyperparameters are fitted anew whenever the finished trials have grown by this factor.
-REFIT_GROWTH = 1.25
+REFIT_GROWTH = 1.1
+# Functions drawn for a proposal. More find nothing better, and few leave workers that ask at once as different as one draw does.
+DRAWS = 32
 # The time of an exact Gaussian process grows with the cube of its observations: hyperparameters are fitted to so many at most,
 # and a draw depends on so many.
 FITTED_MOST, HEARD_MOST = 300, 1000
+INCUMBENTS_MOST = 300  # of them, drawn along with the pool
 KNOWN_COSTS = 3  # coordinates that ``point`` adds to the encoding of Ω
 # Counts are seen as log(count + this): a network from which everything left still has a logarithm.
 COUNT_FLOOR = 1.0
@@ -44,21 +52,34 @@ class Observations:
 
 
 class Guide:
-    """Ranks candidates for ``goal`` by what was observed; follows from the observations and the generator alone."""
+    """Ranks candidates by what was observed; follows from the observations and the generator alone.
 
-    def __init__(self, goal: Goal) -> None:
-        self._floors = np.array([ERROR_FLOOR if name == "error" else COUNT_FLOOR for name in goal.columns])
+    ``floors`` are added to outcomes before their logarithms are modelled. ``telling``: see Surrogate.
+    """
+
+    def __init__(
+        self,
+        floors: Float64Array,  # (c,)
+        telling: int = 0,
+    ) -> None:
+        self._floors = floors
+        self._telling = telling
         self._fitted = 0  # number of observations behind the hyperparameters
+
+    @classmethod
+    def of(cls, goal: Goal) -> "Guide":
+        """Return the guide of a search for ``goal``, whose points are those of ``point``."""
+        return cls(np.array([ERROR_FLOOR if name == "error" else COUNT_FLOOR for name in goal.columns]), KNOWN_COSTS)
 
     def rank(
         self,
         observed: Observations,
         pool: Sequence[Point],  # m
         region: Region,
-        weights: Float64Array,  # (k,) of the scalarisation
+        weights: Float64Array,  # (j, k) of the scalarisations
         rng: np.random.Generator,
     ) -> npt.NDArray[np.intp]:  # (m,)
-        """Return the positions in ``pool``, the most promising first, as one draw of functions sees them."""
+        """Return the positions in ``pool``, the most promising first."""
         import torch
 
         from sparse_mcu.search.surrogate import Surrogate, inputs
@@ -69,12 +90,33 @@ class Guide:
 
         basis = fit_size(len(observed.points))
         if basis != self._fitted:
-            self._surrogate = Surrogate(*tensors(spread(basis, FITTED_MOST)), telling=KNOWN_COSTS)
+            self._surrogate = Surrogate(*tensors(spread(basis, FITTED_MOST)), telling=self._telling)
             self._fitted = basis
-        self._surrogate.condition(*tensors(heard(observed.outcomes, region, weights)))
+        self._surrogate.condition(*tensors(heard(observed.outcomes, region, weights[0])))
         generator = torch.Generator().manual_seed(int(rng.integers(2**63)))
-        drawn = np.exp(self._surrogate.draw(inputs(pool), generator).numpy()) - self._floors
-        return preference(drawn, region, weights)
+        # Drawn along with the pool: what was measured may have been lucky, and says the same of what resembles it.
+        tried = [observed.points[index] for index in incumbents(observed.outcomes, region, weights[0])]
+        drawn = np.exp(self._surrogate.draw(inputs([*tried, *pool]), generator, DRAWS).numpy()) - self._floors
+        gained = np.mean([gains(F[len(tried) :], F[: len(tried)], region, weights) for F in drawn], axis=0)
+        # Where nothing is gained, as one draw and one weight have it.
+        fallback = np.argsort(preference(drawn[0, len(tried) :], region, weights[0]))
+        return np.lexsort((fallback, -gained))
+
+
+def incumbents(
+    outcomes: Float64Array,  # (n, c) raw
+    region: Region,
+    weights: Float64Array,  # (k,)
+) -> npt.NDArray[np.intp]:  # (at most INCUMBENTS_MOST,)
+    """Return the observations that a candidate has to beat: all, or the front and what ``weights`` prefers.
+
+    Not the front alone: next to what was just outside a limit, say, a draw sees much to gain for as long as it may forget that
+    this was tried.
+    """
+    order = preference(outcomes, region, weights)
+    within = order[region.excess(outcomes[order]) <= 0.0]
+    front = within[non_dominated(outcomes[within, : len(weights)])]
+    return np.concatenate([front, order[~np.isin(order, front)]])[:INCUMBENTS_MOST]
 
 
 def heard(

@@ -103,7 +103,7 @@ class SparseSampler(BaseSampler):
         self._used = used
         self._shortfall = shortfall
         self._seconds = seconds
-        self._guide = Guide(goal)
+        self._guide = Guide.of(goal)
         self._history = History(limits, goal, images)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -190,10 +190,10 @@ class SparseSampler(BaseSampler):
         worthy = [trial for trial, outcome in zip(complete, outcomes, strict=True) if (outcome <= region.upper).all()]
         if stage is POLISH and (due := self._to_polish(worthy, used)):
             # What these are has been measured, and how much each has still to learn nobody knows: no surrogate has a say.
-            order = preference(_outcomes(due, self._goal.columns), region, weights)
+            order = preference(_outcomes(due, self._goal.columns), region, weights[0])
             return (self._polishing(due[index], used, rng) for index in order)
         stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
-        parents = [complete[index] for index in self._prolific(outcomes, region, weights)[:PARENTS]]
+        parents = [complete[index] for index in self._prolific(outcomes, region, weights[0])[:PARENTS]]
         pool = list(self._pool(stage, parents, rng))
         observed = Observations([self._history.points[trial.number] for trial in complete], outcomes)
         points = [self._history.point(proposal.architecture, proposal.parent) for proposal in pool]

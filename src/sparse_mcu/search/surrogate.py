@@ -87,15 +87,16 @@ class Surrogate:
         self,
         X: Tensor,  # (m, D)
         generator: torch.Generator,
-    ) -> Tensor:  # (m, k)
-        """Draw one function per objective from the posterior and return its values at X: a Thompson sample."""
+        draws: int = 1,
+    ) -> Tensor:  # (draws, m, k)
+        """Draw functions from the posterior, one per objective each time, and return their values at X: Thompson samples."""
         mean, covariance = self.posterior(X)
-        normal = torch.randn((*mean.shape, 1), generator=generator, dtype=torch.float64)
+        normal = torch.randn((*mean.shape, draws), generator=generator, dtype=torch.float64)
         # In units of the standardised outcome; candidates that are nearly alike make the matrix singular up to rounding.
         standardised = covariance / self._deviation[:, None, None] ** 2 + JITTER * torch.eye(len(X), dtype=torch.float64)
         factor = psd_safe_cholesky(standardised)
-        drawn: Tensor = mean + self._deviation[:, None] * (factor @ normal).squeeze(-1)
-        return drawn.T
+        drawn: Tensor = mean[..., None] + self._deviation[:, None, None] * (factor @ normal)
+        return drawn.permute(2, 1, 0)
 
     def _repeated(self, X: Tensor) -> Tensor:
         """Give every objective its copy of the inputs: the k processes are one batch."""
