@@ -9,6 +9,7 @@ it nothing.
 """
 
 import argparse
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -31,13 +32,15 @@ from optimiser_problems import PROBLEMS, Float64Array, Problem
 from sparse_mcu.search.guide import Guide, Observations
 from sparse_mcu.search.options import OURS
 from sparse_mcu.search.pareto import hypervolume, non_dominated
+from sparse_mcu.search.sampler import PLAIN_TRIALS
 from sparse_mcu.search.samplers import other_sampler
 from sparse_mcu.search.scalarise import Region, preference, random_weights
 from sparse_mcu.search.surrogate import inputs
 
 QLOGNEHVI = "qlognehvi"
 DRAWN = "drawn"  # random too, but as the problem itself draws: of Ω what small networks look like is drawn more often
-OPTIMISERS = (OURS, "random", DRAWN, "nsga2", "tpe", "gp", QLOGNEHVI)
+PLAIN = "-plain"  # behind a name: beginning, as ours does on Ω, with plain networks, the very ones that ours has for the seed
+OPTIMISERS = (OURS, "random", DRAWN, "nsga2", "tpe", "gp", QLOGNEHVI, DRAWN + PLAIN, QLOGNEHVI + PLAIN)
 INITIAL_SHARE, POOL, PARENTS = 0.1, 200, 8  # of the model-based optimisers that draw from pools
 REFIT_GROWTH = 1.1
 BELOW_BEST = 0.1  # of the box: a point that is best in everything must not end the search
@@ -82,14 +85,18 @@ def measure(problem: Problem, optimiser: str, seed: int) -> dict[str, Any]:
 
 
 def _rows(problem: Problem, optimiser: str, seed: int) -> Iterator[Row]:
+    begun: list[Row] = []
+    if optimiser.endswith(PLAIN):
+        begun = list(itertools.islice(_rows(problem, OURS, seed), PLAIN_TRIALS))
+        optimiser = optimiser.removesuffix(PLAIN)
     if optimiser == DRAWN:
-        return by_drawing(problem, seed)
+        return by_drawing(problem, seed, begun)
     if optimiser == QLOGNEHVI:
-        return from_pools(problem, seed, QLogNehvi())
+        return from_pools(problem, seed, QLogNehvi(), begun)
     if optimiser != OURS:
         return by_optuna(problem, other_sampler(optimiser, seed, begun=0))
     sampler = problem.our_sampler(seed)
-    return from_pools(problem, seed, BestByThompson(problem)) if sampler is None else by_optuna(problem, sampler)
+    return from_pools(problem, seed, BestByThompson(problem), begun) if sampler is None else by_optuna(problem, sampler)
 
 
 def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> Iterator[Row]:
@@ -110,10 +117,11 @@ def by_optuna(problem: Problem, sampler: optuna.samplers.BaseSampler) -> Iterato
         yield point, _outcomes(problem, point)
 
 
-def by_drawing(problem: Problem, seed: int) -> Iterator[Row]:
-    """Draw every point at random."""
+def by_drawing(problem: Problem, seed: int, begun: list[Row]) -> Iterator[Row]:
+    """Draw every point at random but those that it was begun with."""
     rng = np.random.default_rng(seed)
-    for _ in range(problem.evaluations):
+    yield from begun
+    for _ in range(len(begun), problem.evaluations):
         point = _allowed(problem, problem.draw, rng)
         yield point, _outcomes(problem, point)
 
@@ -121,10 +129,11 @@ def by_drawing(problem: Problem, seed: int) -> Iterator[Row]:
 Choose = Callable[[Problem, list[Row], list[Any], np.random.Generator], int]
 
 
-def from_pools(problem: Problem, seed: int, choose: Choose) -> Iterator[Row]:
+def from_pools(problem: Problem, seed: int, choose: Choose, begun: list[Row]) -> Iterator[Row]:
     """Random points first, then the choice from pools: half random points, half changed ones of those that are best so far."""
     rng = np.random.default_rng(seed)
-    rows: list[Row] = []
+    rows = list(begun)
+    yield from begun
     while len(rows) < problem.evaluations:
         if len(rows) < INITIAL_SHARE * problem.evaluations:
             point = _allowed(problem, problem.draw, rng)
