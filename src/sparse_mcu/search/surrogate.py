@@ -31,7 +31,8 @@ from torch import Tensor
 from sparse_mcu.search.pareto import Float64Array
 
 INACTIVE = -1.0
-# L-BFGS steps of a fit. The hyperparameters have priors, and the search refits as it goes: the last digits are worth little.
+# L-BFGS steps of a fit, at most. The hyperparameters have priors, and the search refits as it goes: the last digits are worth
+# little. But after 30 steps searches of a conditional space stayed more often in the wrong half of it.
 FIT_STEPS = 100
 RADIUS_RANGE = (1e-4, 10.0)  # of ω: from no influence at all to a length scale of a tenth of a coordinate's range
 JITTER = 1e-5  # added to the variance of a draw; the noise of an observation is at least ten times as large
