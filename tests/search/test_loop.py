@@ -1,4 +1,5 @@
 import collections
+import contextlib
 import dataclasses
 import signal
 import subprocess
@@ -283,6 +284,25 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
             if record.state == "complete":
                 assert ledger.graph(record.number).output == "logits"
                 assert set(ledger.weights(record.number)) == {"seed"}
+
+
+def test_an_interrupt_that_python_forgets_stops_the_search_too(tmp_path: Path) -> None:
+    """As one that is raised in a callback of the garbage collector."""
+    forgotten = []
+
+    def observe(progress: Progress) -> None:
+        if progress.done >= 2 and not forgotten:
+            with contextlib.suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            forgotten.append(progress.done)
+
+    before = signal.getsignal(signal.SIGINT)
+    with Ledger.create(tmp_path) as ledger:
+        options = dataclasses.replace(OPTIONS, trials=1000)
+        ending = search(dataset(), options, ledger, observe, search_fakes.evaluate_at_once, teach_at_once)
+        done = [record.state for record in ledger.records()]
+    assert ending == "interrupted" and forgotten and done.count("complete") < 20
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_an_interrupt_stops_the_search_cleanly(tmp_path: Path) -> None:

@@ -4,11 +4,15 @@ It ends when the budget is used, or at Ctrl-C; either way every trial that finis
 is recorded as interrupted. Decisions depend on the clock only where the budget is a time.
 """
 
+import contextlib
 import functools
 import itertools
+import signal
 import statistics
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Literal
 
 import numpy as np
@@ -68,8 +72,8 @@ def search(
     """
     start = time.monotonic()
     try:
-        with threads(1), Pool(dataset, _device(options.device), options.workers) as workers:
-            session = _Session(dataset, options, ledger, observer, workers, start)
+        with _interrupts_remembered() as heard, threads(1), Pool(dataset, _device(options.device), options.workers) as workers:
+            session = _Session(dataset, options, ledger, observer, workers, start, heard)
             try:
                 session.run(evaluate, teach)
             finally:
@@ -79,13 +83,47 @@ def search(
     return "finished"
 
 
+@contextlib.contextmanager
+def _interrupts_remembered() -> Iterator[list[int]]:
+    """Yield a list that Ctrl-C adds to, besides raising KeyboardInterrupt.
+
+    Where that is raised in a callback of the garbage collector, Python prints and forgets it.
+    """
+    heard: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield heard
+        return
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield heard
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Session:
-    """The trials from one start of the search to its end. ``start``: when it began, by time.monotonic."""
+    """The trials from one start of the search to its end.
+
+    ``start``: when it began, by time.monotonic; ``interrupts``: those that the user has made since.
+    """
 
     def __init__(
-        self, dataset: Dataset, options: SearchOptions, ledger: Ledger, observer: Observer, workers: Pool, start: float
+        self,
+        dataset: Dataset,
+        options: SearchOptions,
+        ledger: Ledger,
+        observer: Observer,
+        workers: Pool,
+        start: float,
+        interrupts: Sequence[int],
     ) -> None:
         self._options, self._ledger, self._observer, self._workers = options, ledger, observer, workers
+        self._interrupts = interrupts
         self._limits = self._fixed_limits(dataset)
         self._shortfall = Feasibility(options.board, options.budget).shortfall
         self._start = start - ledger.seconds_used  # earlier sessions count as if they had just been
@@ -131,7 +169,7 @@ class _Session:
         import sparse_mcu.search.surrogate  # noqa: F401  # takes seconds: now, while the first candidates train
 
         self._report(self._stage)
-        while self._workers.running and not self._overdue():
+        while self._workers.running and self._goes_on():
             for finished in self._workers.wait(TICK_SECONDS):
                 self._tell(finished)
             self._fill(evaluate)
@@ -146,7 +184,7 @@ class _Session:
         seconds = None if options.seconds is None else TEACHER_TIME_SHARE * options.seconds
         lesson = Lesson(self._classes, options.workers, steps, seconds)
         self._workers.submit(TEACHER, functools.partial(teach, lesson), self._deadline)
-        while self._workers.running and not self._overdue():
+        while self._workers.running and self._goes_on():
             self._report(TEACHING)
             for finished in self._workers.wait(TICK_SECONDS):
                 if isinstance(finished.outcome, Teacher):
@@ -275,6 +313,12 @@ class _Session:
     def _seconds_left(self) -> float:
         assert self._deadline is not None
         return self._deadline - time.monotonic()
+
+    def _goes_on(self) -> bool:
+        """Whether there is time; raise KeyboardInterrupt where one was lost."""
+        if self._interrupts:
+            raise KeyboardInterrupt
+        return not self._overdue()
 
     def _overdue(self) -> bool:
         seconds = self._options.seconds
