@@ -5,7 +5,8 @@
 A pair is a random network of Ω, trained with pruning for 8 epochs, and a random morph of it. The child is trained with its
 parent's θ for 1, 2, 3, 5, 8 and 12 epochs, each a training of its own with its whole schedule (noise, pruning, what is left
 alone), until the pruned network's validation accuracy is at least the parent's: once with inherited and once with fresh weights.
-0: it was so before training. A child that never gets there counts 18 epochs.
+0: it was so before training; inherited weights have then been fitted to the parent on at most 2,048 images, without labels.
+A child that never gets there counts 18 epochs.
 
 Parents that learnt next to nothing are drawn anew, for any child reaches what they reach. The test split is not used.
 Exit status 1 where the median with inheritance is above a third of that from scratch.

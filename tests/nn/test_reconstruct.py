@@ -127,6 +127,14 @@ def test_a_child_that_cannot_compute_what_its_parent_does_comes_nearer(trained_n
     assert abs(float((logits(child, images[:500]) - wanted).mean())) < 0.2 * wanted.std()
 
 
+def test_a_child_of_the_same_layers_is_left_as_it_is(trained_network):
+    parent = trained_network(three_layers(training=Training(pruning=Pruning("unstructured"))), 3)
+    child = child_of(parent, three_layers(training=Training(pruning=Pruning("unstructured"), learning_rate=0.02)))
+    before = child.weights()
+    reconstruct(child, parent, images_for(parent.architecture, 1), seed=0)
+    assert all(np.array_equal(value, before[name]) for name, value in child.weights().items())
+
+
 def test_the_same_seed_fits_the_same_weights(trained_network):
     parent = trained_network(three_layers(), 3)
     images = images_for(parent.architecture, 1, 3000)

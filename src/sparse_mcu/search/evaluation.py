@@ -47,7 +47,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     watch = _Watch(candidate, lambda: objectives(integer_graph(), few))
     with threads(1):
         if candidate.parent is not None:
-            _begin_as_parent(network, candidate, candidate.parent, images)
+            _begin_as(network, candidate.parent, images, candidate.seed)
         soft = _soft_labels(network, candidate.teacher, data, device)
         log = train(
             network,
@@ -66,13 +66,12 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     return Evaluation(objectives(graph, data.validation), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
 
 
-def _begin_as_parent(network: Network, candidate: Candidate, origin: Parent, images: UInt8Array) -> None:
-    """Give ``network`` what its parent has learnt; where it is polished, it is its parent."""
-    parent = Network(origin.architecture, candidate.seed)
+def _begin_as(network: Network, origin: Parent, images: UInt8Array, seed: int) -> None:
+    """Give ``network`` what its parent has learnt."""
+    parent = Network(origin.architecture, seed)
     parent.load(origin.weights)
     inherit(network, parent)
-    if not candidate.polish:
-        reconstruct(network, parent, images, candidate.seed)
+    reconstruct(network, parent, images, seed)
 
 
 def _soft_labels(network: Network, teacher: Teacher | None, data: TrainingData, device: str) -> Float32Array | None:
