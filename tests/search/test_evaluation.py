@@ -114,7 +114,7 @@ def test_a_hopeless_training_ends_at_its_rung_and_is_measured_as_it_is() -> None
 
 def test_polishing_keeps_the_parents_sparsity_and_what_it_learnt(evaluation: Evaluation) -> None:
     """Trained on for long, the same weights are zero, so that the bytes stay."""
-    architecture = polished(ARCHITECTURE, 60, len(DATA.train), augmentation=0.0)
+    architecture = polished(ARCHITECTURE, 60, len(DATA.train))
     parent = Parent(ARCHITECTURE, evaluation.weights)
     found = evaluate(Candidate(architecture, UNO, seed=8, parent=parent, polish=True), DATA, "cpu", None)
     assert found.objectives["error"] <= evaluation.objectives["error"]

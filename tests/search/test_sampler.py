@@ -115,9 +115,8 @@ def test_networks_are_polished_as_they_are_and_each_once(trials: list[TrialRecor
     parents = [trials[trial.parent or 0] for trial in polishing]
     assert len(polishing) >= 3 and len({parent.number for parent in parents}) == len(parents)
     for trial, parent in zip(polishing, parents, strict=True):
-        assert parent.architecture is not None and trial.architecture is not None
-        augmentation = trial.architecture.training.augmentation
-        assert trial.architecture == polished(parent.architecture, POLISH.steps, IMAGES, augmentation)
+        assert parent.architecture is not None
+        assert trial.architecture == polished(parent.architecture, POLISH.steps, IMAGES)
 
 
 def test_what_is_polished_errs_hardly_more_than_the_best(trials: list[TrialRecord]) -> None:

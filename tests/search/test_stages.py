@@ -67,10 +67,11 @@ def test_children_train_least_and_the_refined_most() -> None:
 @pytest.mark.parametrize("images", [IMAGES, 60_000])
 @pytest.mark.parametrize("steps", [POLISH.steps, LONGEST_POLISHING])
 def test_a_polished_network_is_the_same_but_for_its_training(images: int, steps: int) -> None:
-    architecture = polished(ARCHITECTURE, steps, images, 0.0)
+    architecture = polished(ARCHITECTURE, steps, images)
     assert contains(with_stages(LIMITS, images), architecture)
     assert layers(architecture) == layers(ARCHITECTURE)
     assert architecture.training.pruning == ARCHITECTURE.training.pruning  # the posterior is read as it was written
+    assert architecture.training.augmentation == ARCHITECTURE.training.augmentation
     assert steps_of(architecture, images) == pytest.approx(steps, rel=0.05)
 
 
@@ -92,7 +93,7 @@ def test_polishing_takes_longer_in_every_round_and_never_longer_than_there_is_ti
 def test_polishing_in_the_last_moment_stays_within_the_limits() -> None:
     limits = with_stages(LIMITS, IMAGES)
     for used in (0.9999, 1.0, 1.1):
-        assert contains(limits, polished(ARCHITECTURE, polishing_steps(used, 60.0, step_seconds=0.005), IMAGES, 0.0))
+        assert contains(limits, polished(ARCHITECTURE, polishing_steps(used, 60.0, step_seconds=0.005), IMAGES))
 
 
 @pytest.mark.parametrize("images", [IMAGES, 60_000])

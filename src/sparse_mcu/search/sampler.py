@@ -191,7 +191,7 @@ class SparseSampler(BaseSampler):
         if stage is POLISH and (due := self._to_polish(worthy, used)):
             # What these are has been measured, and how much each has still to learn nobody knows: no surrogate has a say.
             order = preference(_outcomes(due, self._goal.columns), region, weights[0])
-            return (self._polishing(due[index], used, rng) for index in order)
+            return (self._polishing(due[index], used) for index in order)
         stage = REFINE if stage is POLISH else stage  # all that is worth it has been polished
         parents = [complete[index] for index in self._prolific(outcomes, region, weights[0])[:PARENTS]]
         pool = list(self._pool(stage, parents, rng))
@@ -240,15 +240,14 @@ class SparseSampler(BaseSampler):
                 return due
         return []
 
-    def _polishing(self, trial: TrialRecord, used: float, rng: np.random.Generator) -> Proposal:
+    def _polishing(self, trial: TrialRecord, used: float) -> Proposal:
         """Return how to polish the network of ``trial``."""
         assert trial.architecture is not None and trial.seconds is not None
         steps = float(POLISH.steps)
         if self._seconds is not None:
             step_seconds = POLISHING_BATCH * trial.seconds / images_seen(trial.architecture, self._images)
             steps = polishing_steps(used, self._seconds, step_seconds)
-        augmentation = float(rng.choice(self._limits.training.augmentations))
-        return Proposal(POLISH, polished(trial.architecture, steps, self._images, augmentation), trial.number)
+        return Proposal(POLISH, polished(trial.architecture, steps, self._images), trial.number)
 
 
 def _outcomes(trials: Sequence[TrialRecord], names: Sequence[str]) -> Float64Array:  # (n, c)

@@ -92,8 +92,11 @@ def polishing_steps(used: float, seconds: float, step_seconds: float) -> float:
     return max(FEWEST_STEPS, min(steps, TIME_MARGIN * (1.0 - used) * seconds / step_seconds))
 
 
-def polished(architecture: Architecture, steps: float, images: int, augmentation: float) -> Architecture:
-    """Return ``architecture`` with the settings with which it is polished for about ``steps``."""
+def polished(architecture: Architecture, steps: float, images: int) -> Architecture:
+    """Return ``architecture`` with the settings with which it is polished for about ``steps``.
+
+    Augmentation stays as it was when the network did well: one too small to learn its images by heart is only hindered by it.
+    """
     polishing = dataclasses.replace(
         architecture.training,
         optimiser="adam",
@@ -102,7 +105,6 @@ def polished(architecture: Architecture, steps: float, images: int, augmentation
         batch_size=POLISHING_BATCH,
         weight_decay=0.0,  # soft labels are what keeps it from learning the images by heart
         dropout=0.0,
-        augmentation=augmentation,
     )
     return trained_for(dataclasses.replace(architecture, training=polishing), steps, images)
 
