@@ -272,8 +272,9 @@ def test_failed_and_running_trials_do_no_harm() -> None:
             waiting.append(architecture)
         else:
             session.tell(trial, architecture)
-    proposed = [record(trial).architecture for trial in session.study.trials]
-    assert len(set(proposed)) == 20  # what still runs is not proposed again
+    proposed = [record(trial) for trial in session.study.trials]
+    # What still runs is not proposed again; polished, networks that were trained in different ways are trained alike.
+    assert len({(trial.architecture, trial.parent) for trial in proposed}) == 20
 
 
 def test_what_cannot_fit_is_not_proposed() -> None:
