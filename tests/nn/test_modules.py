@@ -13,8 +13,8 @@ LAYER = Layer("x", "conv", ("input",), (2, 4, 4), (3, 4, 4), (3, 3), (1, 1), (1,
 OUTPUTS = Shares(channel=1.0)
 
 
-def module(method, layer=LAYER, shares=OUTPUTS, **pruning):
-    return WeightedLayer(layer, Pruning(method, **pruning), shares, torch.Generator().manual_seed(0), Noise())
+def module(method, layer=LAYER, shares=OUTPUTS, bits=8, **pruning):
+    return WeightedLayer(layer, Pruning(method, **pruning), shares, torch.Generator().manual_seed(0), Noise(), bits)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +161,24 @@ def test_scales_of_inputs_are_drawn_for_every_image():
         y = layer(torch.ones(100_000, 1, 1, 2)).flatten()
     assert y.mean() == pytest.approx(11.0, abs=0.05)
     assert y.std() == pytest.approx(np.hypot(0.3, 4.0), abs=0.05)
+
+
+@pytest.mark.parametrize("method", ["none", "unstructured", "structured", "both"])
+def test_weights_of_four_bits_are_seen_rounded_by_all_but_the_posterior(method):
+    linear = Layer("x", "linear", ("input",), (2, 2, 2), (3, 1, 1), kernel=(2, 2))
+    layer, exact = (module(method, linear, Shares(channel=1.0, input=1.0), bits) for bits in (4, 8))
+    x = torch.rand(4, 2, 2, 2)
+    with torch.no_grad():
+        for either in (layer, exact):
+            if either.input_scale is not None:
+                either.input_scale.mean.copy_(torch.linspace(0.5, 2.0, 8))
+            either.eval()
+        torch.testing.assert_close(layer(x).flatten(1), x.flatten(1) @ torch.from_numpy(layer.fold().weight).T)
+        multiples = layer.fold().weight / layer.fold().step[:, None]
+        np.testing.assert_allclose(multiples, np.rint(multiples), atol=1e-4)
+        assert np.abs(np.rint(multiples)).max() == 7 and exact.fold().step is None
+        assert not torch.allclose(layer(x), exact(x))
+        for either in (layer, exact):
+            either.train().fix_pruning()
+        assert not torch.allclose(layer(x), exact(x))  # trained on as it will be
+    assert torch.equal(layer.effective_weight(), exact.effective_weight())  # what a child inherits

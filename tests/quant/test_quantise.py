@@ -127,6 +127,22 @@ def test_pruned_weights_stay_zero_and_the_largest_of_a_channel_fills_int8(seed):
         assert (largest >= 126).all()
 
 
+@pytest.mark.parametrize("kind", ["regular", "separable"])
+@pytest.mark.parametrize("seed", range(4))
+def test_weights_trained_for_a_step_become_their_multiples_of_it(kind, seed):
+    rng = np.random.default_rng(seed)
+    architecture = Architecture((2, 8, 8), 5, (Block((conv(6), conv(8, kind=kind))),))
+    multiples, network = {}, []
+    for folded in folded_network(architecture, rng):
+        step = np.exp(rng.normal(-3, 1, len(folded.weight))).astype(np.float32)
+        whole = rng.integers(-7, 8, folded.weight.shape) * (rng.random(folded.weight.shape) < 0.5)
+        weight = (whole * step.reshape(-1, *[1] * (whole.ndim - 1))).astype(np.float32)
+        network.append(replace(folded, weight=weight, step=step))
+        multiples[folded.layer.name] = channels_last(replace(folded, weight=whole.astype(np.float32)))
+    for op in quantise(tuple(network), images_like(architecture, rng, 32)).ops:
+        np.testing.assert_array_equal(op.weights.reshape(multiples[op.name].shape), multiples[op.name])
+
+
 def test_a_large_bias_takes_bits_from_the_multiplier_until_the_sum_fits():
     """Weights a millionth of the bias: fine weights would need sums beyond int32."""
     layer = Layer("logits", "linear", ("input",), (1, 2, 2), (3, 1, 1), kernel=(2, 2))

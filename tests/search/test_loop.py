@@ -66,7 +66,8 @@ def test_progress_is_honest(finished: tuple[Ending, list[TrialRecord], list[Prog
     _, records, seen = finished
     assert seen[0].done == 0 and seen[0].best_accuracy is None and seen[0].hypervolume == 0.0
     assert seen[-1].taught
-    assert seen[-1].done == 12 and seen[-1].share == 1.0 and seen[-1].stage == "polish"
+    assert seen[-1].done == 12 and seen[-1].share == 1.0
+    assert seen[-1].stage in ("refine", "polish")  # whatever is worth polishing may have been polished
     within = [record.accuracy for record in records if OPTIONS.budget.keeps(record.objectives)]
     assert seen[-1].best_accuracy == max(within)
     for name in ("share", "done", "hypervolume"):

@@ -88,6 +88,12 @@ def test_a_missing_key_is_named() -> None:
         Architecture.from_json(value)
 
 
+def test_what_was_written_before_a_weight_could_have_fewer_bits_has_eight() -> None:
+    value = FULL.to_json()
+    del value["training"]["weight_bits"]
+    assert Architecture.from_json(value).training.weight_bits == 8
+
+
 @pytest.mark.parametrize("value", [None, [], "architecture", 3])
 def test_what_is_no_object_is_refused(value: Any) -> None:
     with pytest.raises(ArchitectureError, match="architecture must be an object"):

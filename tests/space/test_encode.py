@@ -40,6 +40,7 @@ TINY = SpaceLimits(  # few enough dimensions to write the code down
         weight_decays=(0.0,),
         dropouts=(0.0,),
         augmentations=(0.0,),
+        weight_bits=(4, 8),
         methods=("none", "structured"),
         strength=(0.1, 1.0),
     ),
@@ -64,6 +65,7 @@ def test_the_code_of_a_network_by_hand() -> None:
         ("block0.conv1.kernel", [0.0], False),
         ("block0.conv1.channels", [0.0], False),
         ("training.learning_rate", [0.5], True),
+        ("training.weight_bits", [1.0], True),
         ("training.pruning.method", [0.0], True),
         ("training.pruning.strength", [0.0], False),
     ]
@@ -75,8 +77,8 @@ def test_the_code_of_a_network_by_hand() -> None:
 def test_what_is_switched_on_becomes_active() -> None:
     convs = Conv("regular", (1, 1), 4), Conv("regular", (3, 3), 16)
     values, active = encode(TINY, tiny(*convs, pruning=Pruning("structured", 1.0)))
-    np.testing.assert_allclose(values, [0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0.5, 1, 0.5, 1, 1])
-    np.testing.assert_array_equal(active, [True, False] + [True] * 14)
+    np.testing.assert_allclose(values, [0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0, 0.5, 1, 0.5, 1, 1, 1])
+    np.testing.assert_array_equal(active, [True, False] + [True] * 15)
 
 
 def test_an_architecture_outside_the_limits_has_no_code() -> None:

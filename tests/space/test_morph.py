@@ -157,7 +157,10 @@ def test_kernels_grow_and_shrink(name: str, sign: int) -> None:
         ("change_head", {"head.kind"}),
         (
             "change_training",
-            {f"training.{name}" for name in ("learning_rate", "batch_size", "epochs", "weight_decay", "dropout", "augmentation")},
+            {
+                f"training.{name}"
+                for name in ("learning_rate", "batch_size", "epochs", "weight_decay", "dropout", "augmentation", "weight_bits")
+            },
         ),
         ("change_pruning", {"training.pruning.method", "training.pruning.strength"}),
     ],
@@ -218,6 +221,7 @@ def test_where_nothing_can_change_a_morph_returns_none(name: str) -> None:
             weight_decays=(0.0,),
             dropouts=(0.0,),
             augmentations=(0.0,),
+            weight_bits=(8,),
             methods=("unstructured",),
         ),
     )

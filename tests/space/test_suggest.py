@@ -67,6 +67,7 @@ FULL_ASSIGNMENT: dict[str, Value] = {  # Python scalars alone, as Optuna stores 
     "training.weight_decay": 0.0,
     "training.dropout": 0.1,
     "training.augmentation": 0.0,
+    "training.weight_bits": 8,
     "training.pruning.method": "unstructured",
     "training.pruning.strength": 0.1,
 }

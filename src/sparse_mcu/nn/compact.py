@@ -103,9 +103,11 @@ def _without(folded: FoldedLayer, kept: dict[str, BoolArray], constants: dict[st
     if folded.weight is None or folded.bias is None:
         return replace(folded, layer=smaller)
     assert smaller.weight_shape is not None
+    step = None if folded.step is None else folded.step[outputs]
     if layer.op == "depthwise":
-        return replace(folded, layer=smaller, weight=folded.weight[outputs], bias=folded.bias[outputs])
+        return replace(folded, layer=smaller, weight=folded.weight[outputs], bias=folded.bias[outputs], step=step)
     leaving = np.where(inputs, 0.0, np.nan_to_num(constants[source]))  # no weight reads a channel that leaves and varies
     bias = folded.bias + _contributions(folded, leaving).sum(axis=1)
     weight = folded.weight.reshape(len(folded.weight), len(inputs), -1)[outputs][:, inputs].reshape(smaller.weight_shape)
-    return replace(folded, layer=smaller, weight=np.ascontiguousarray(weight), bias=bias[outputs].astype(np.float32))
+    bias = bias[outputs].astype(np.float32)
+    return replace(folded, layer=smaller, weight=np.ascontiguousarray(weight), bias=bias, step=step)

@@ -15,8 +15,9 @@ Float32Array = npt.NDArray[np.float32]
 class FoldedLayer:
     """A layer with its effective weights (``layer.weight_shape``, zeros where pruned) and bias (O,); None where it has none.
 
-    ``ceiling`` is where its ReLU stops rising (6 of a ReLU6), ``scale`` the real value of a step of its 8-bit output where the
-    network was trained with one; a quantiser chooses it where it is None.
+    ``ceiling`` is where its ReLU stops rising (6 of a ReLU6). Where the network was trained with them, ``scale`` is the real
+    value of a step of its 8-bit output, and ``step`` (O,) that of which the weights of each output channel are whole multiples;
+    a quantiser chooses what is None.
     """
 
     layer: Layer
@@ -24,6 +25,7 @@ class FoldedLayer:
     bias: Float32Array | None
     ceiling: float = math.inf
     scale: float | None = None
+    step: Float32Array | None = None
 
 
 FoldedNetwork = tuple[FoldedLayer, ...]

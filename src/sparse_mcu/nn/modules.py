@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from sparse_mcu.nn.draw import drawn_sums
 from sparse_mcu.nn.folded import Float32Array, FoldedLayer
 from sparse_mcu.nn.operations import apply_fixed, apply_weights, padded
+from sparse_mcu.nn.rounding import FULL_BITS, rounded, steps
 from sparse_mcu.nn.scales import Scales
 from sparse_mcu.nn.variational import INITIAL_LOG_VARIANCE, Noise, hold, keep, log_alpha, never_trained, suggested_bits
 from sparse_mcu.space.architecture import Pruning
@@ -62,13 +63,16 @@ class WeightedLayer(nn.Module):
     """A convolution (full or depthwise) or a fully connected layer. O: its output channels.
 
     ``shares`` says how much the KL divergence of the scale of a channel and of an input counts; 0: they cannot leave, and have
-    none.
+    none. ``bits`` hold a weight on the device.
     """
 
-    def __init__(self, layer: Layer, pruning: Pruning, shares: Shares, generator: torch.Generator, noise: Noise) -> None:
+    def __init__(
+        self, layer: Layer, pruning: Pruning, shares: Shares, generator: torch.Generator, noise: Noise, bits: int = FULL_BITS
+    ) -> None:
         super().__init__()
         assert layer.weight_shape is not None
         self.layer = layer
+        self.bits = bits
         self.threshold = pruning.threshold
         self.noise = noise
         self.sparse = pruning.method in ("unstructured", "both")  # single weights leave
@@ -103,7 +107,7 @@ class WeightedLayer(nn.Module):
 
     def before_relu(self, x: Tensor) -> Tensor:
         """Return what the ReLU, if the layer has one, is given."""
-        y = self._sums(padded(self.layer, self.scaled(x)))
+        y = self._sums(x)
         if self.gamma is not None:
             y = F.batch_norm(
                 y, self.mean, self.variance, self.gamma, self.beta, self.training, BATCH_NORM_MOMENTUM, BATCH_NORM_EPSILON
@@ -117,8 +121,17 @@ class WeightedLayer(nn.Module):
     def _sums(self, x: Tensor) -> Tensor:
         """Return the sums (B, O, H', W') with bias: drawn while the posterior trains, else those of the weights that stay."""
         if self._drawing and self.log_variance is not None:
-            return drawn_sums(self.layer, x, self.weight, self.log_variance, self.bias, self.noise)
-        return apply_weights(self.layer, x, self.effective_weight(), self.bias)
+            scaled = padded(self.layer, self.scaled(x))
+            return drawn_sums(self.layer, scaled, self.weight, self.log_variance, self.bias, self.noise)
+        weight = self._merged_weight()
+        if self.bits < FULL_BITS:
+            weight = rounded(weight, self.bits)
+        return apply_weights(self.layer, padded(self.layer, x), weight, self.bias)
+
+    def _merged_weight(self) -> Tensor:
+        """Return the weights that stay, times the scales of the inputs; shape ``layer.weight_shape``."""
+        weight = self.effective_weight()
+        return weight if self.input_scale is None else weight * self.input_scale.effective()
 
     @property
     def _drawing(self) -> bool:
@@ -189,11 +202,12 @@ class WeightedLayer(nn.Module):
     def fold(self) -> FoldedLayer:
         """Return the layer in eval mode as plain weights and a bias; computed in float64."""
         factor, bias = self.affine()
-        weight = self.effective_weight().double()
-        if self.input_scale is not None:
-            weight = weight * self.input_scale.effective().double()
+        weight, step = self._merged_weight().double(), None
+        if self.bits < FULL_BITS:
+            step = _float32(steps(weight, self.bits).flatten() * factor.abs())
+            weight = rounded(weight, self.bits)
         weight = weight * factor.reshape(-1, *[1] * (weight.dim() - 1))
-        return FoldedLayer(self.layer, _float32(weight), _float32(bias))
+        return FoldedLayer(self.layer, _float32(weight), _float32(bias), step=step)
 
 
 def _initial_weight(layer: Layer, generator: torch.Generator) -> Tensor:

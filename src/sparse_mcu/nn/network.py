@@ -33,10 +33,12 @@ class Network(nn.Module):
         self.architecture = architecture
         self.layers = layers(architecture)
         self.noise = Noise()
-        generator, pruning = torch.Generator().manual_seed(seed), architecture.training.pruning
+        generator, training = torch.Generator().manual_seed(seed), architecture.training
         shares = _scale_shares(self.layers)
         self.operations = nn.ModuleList(
-            WeightedLayer(layer, pruning, shares[layer.name], generator, self.noise) if layer.weights else FixedLayer(layer)
+            WeightedLayer(layer, training.pruning, shares[layer.name], generator, self.noise, training.weight_bits)
+            if layer.weights
+            else FixedLayer(layer)
             for layer in self.layers
         )
 

@@ -12,6 +12,7 @@ References: He, Zhang, Sun, "Channel pruning for accelerating very deep neural n
 (reconstruction); Hoerl, Kennard, "Ridge regression", Technometrics 1970.
 """
 
+import contextlib
 import math
 from collections.abc import Iterator
 
@@ -24,6 +25,7 @@ from torch import Tensor
 from sparse_mcu.nn.kinship import NEW, Cells, IntArray, Kinship
 from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.rounding import FULL_BITS
 from sparse_mcu.nn.variational import keep
 from sparse_mcu.space.layers import INPUT, LOGITS, Layer
 
@@ -51,7 +53,11 @@ def reconstruct(
     parent.eval()
     if child.layers == parent.layers:  # as where it is trained in another way, or polished
         return
-    rng = np.random.default_rng(seed)
+    with _unrounded(child), _unrounded(parent):
+        _fit_layers(child, parent, images, np.random.default_rng(seed))
+
+
+def _fit_layers(child: Network, parent: Network, images: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
     x = _sample(images, child, rng)
     kinship = Kinship(child, parent)
     wanted, logits = _targets(parent, x)
@@ -67,6 +73,19 @@ def reconstruct(
             target = _resampled(wanted[kinship.twins[layer.name].layer.name][:, rows], *kinship.written(layer), layer)
             _fit(operation, inputs[0], target, rows, rng)
         tensors[layer.name] = operation(*inputs)
+
+
+@contextlib.contextmanager
+def _unrounded(network: Network) -> Iterator[None]:
+    """Let layers compute with what is behind their rounded weights: that is inherited, and moves."""
+    bits = [module.bits for module in network.weighted()]
+    for module in network.weighted():
+        module.bits = FULL_BITS
+    try:
+        yield
+    finally:
+        for module, before in zip(network.weighted(), bits, strict=True):
+            module.bits = before
 
 
 def _sample(images: npt.NDArray[np.uint8], network: Network, rng: np.random.Generator) -> Tensor:  # (B, C, H, W)

@@ -131,7 +131,8 @@ def _with_mark(folded: FoldedLayer, below: Float64Array, marked: _Marked) -> Fol
     taken = -np.tensordot(below, weight, axes=(0, 1))[:, None] / marked.mark  # (O, 1, KH, KW)
     in_shape = (layer.in_shape[0] + 1, *layer.in_shape[1:])
     layer = replace(layer, op="conv", inputs=(marked.name,), in_shape=in_shape)
-    return replace(folded, layer=layer, weight=np.concatenate([weight, taken], axis=1).astype(np.float32))
+    # What is taken away are no multiples of a step that the weights were trained with.
+    return replace(folded, layer=layer, weight=np.concatenate([weight, taken], axis=1).astype(np.float32), step=None)
 
 
 def _marking(folded: FoldedLayer, mark: float) -> FoldedLayer:
@@ -141,7 +142,8 @@ def _marking(folded: FoldedLayer, mark: float) -> FoldedLayer:
     op = layer.op if layer.op == "linear" else "conv"
     layer = replace(layer, op=op, out_shape=(layer.out_shape[0] + 1, *layer.out_shape[1:]))
     weight = np.concatenate([weight, np.zeros_like(weight[:1])]).astype(np.float32)
-    return replace(folded, layer=layer, weight=weight, bias=np.append(bias, mark).astype(np.float32))
+    step = None if folded.step is None else np.append(folded.step, np.float32(1))
+    return replace(folded, layer=layer, weight=weight, bias=np.append(bias, mark).astype(np.float32), step=step)
 
 
 def _copy(layer: Layer) -> FoldedLayer:

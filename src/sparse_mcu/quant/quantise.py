@@ -129,24 +129,26 @@ def _corrected(
     if folded.layer.op != "depthwise":
         weights = np.moveaxis(weights, 0, -1)
     bias = np.zeros(weights.shape[-1]) if folded.bias is None else folded.bias.astype(np.float64)
-    op = _convolution(folded.layer, weights, bias, source, output)
+    largest = np.abs(weights).max(axis=tuple(range(weights.ndim - 1)))
+    # At least the largest / 127, so that weights fit int8.
+    step = np.where(largest > 0, largest / 127 if folded.step is None else folded.step.astype(np.float64), 0.0)
+    op = _convolution(folded.layer, weights, step, bias, source, output)
     sums = convolution_sums(op, integers[folded.layer.inputs[0]], source) * _sum_scale(op.multiplier, op.shift, output)
     error = (sums - float_sums(folded, reference)).mean(axis=(0, 1, 2))
-    return _convolution(folded.layer, weights, bias - error, source, output)
+    return _convolution(folded.layer, weights, step, bias - error, source, output)
 
 
 def _convolution(
     layer: Layer,
     weights: Float64Array,  # (KH, KW, I, O), or (KH, KW, O) of a depthwise layer
+    step: Float64Array,  # (O,): the least s_w; 0 of a channel without weights, which is its bias in steps of the output
     bias: Float64Array,  # (O,)
     source: TensorType,
     output: TensorType,
 ) -> Convolution:
     """Return the operation with the finest weights whose sums fit int32."""
-    largest = np.abs(weights).max(axis=tuple(range(weights.ndim - 1)))
-    # At least s_w = largest / 127, so that weights fit int8. A channel without weights is its bias, in steps of the output.
-    ratio = np.where(largest > 0, largest / 127 * source.scale / output.scale, 1.0)
-    shift = np.where(largest > 0, largest_shift(ratio, MAX_CHANNEL_MULTIPLIER), 0)
+    ratio = np.where(step > 0, step * source.scale / output.scale, 1.0)
+    shift = np.where(step > 0, largest_shift(ratio, MAX_CHANNEL_MULTIPLIER), 0)
     while True:
         multiplier = np.minimum(np.ceil(ratio * 2.0**shift), MAX_CHANNEL_MULTIPLIER).astype(np.int64)
         op = _rounded(layer, weights, bias, multiplier, shift, source, output)

@@ -7,6 +7,8 @@ from typing import Any, Literal
 
 from sparse_mcu.errors import ArchitectureError
 
+ADDED = ("weight_bits",)  # fields that came later: what was written before them means their defaults
+
 
 def read(kind: Any, value: Any, where: str) -> Any:
     """Read ``value`` as the annotated type ``kind``; ``where`` names it in messages.
@@ -38,10 +40,10 @@ def _read_dataclass(kind: Any, value: Any, where: str) -> Any:
     unknown = sorted(set(value) - {f.name for f in fields})
     if unknown:
         raise ArchitectureError(f"{where} has no field {unknown[0]!r}")
-    missing = [f.name for f in fields if f.name not in value]
+    missing = [f.name for f in fields if f.name not in value and f.name not in ADDED]
     if missing:
         raise ArchitectureError(f"{where} lacks the field {missing[0]!r}")
-    return kind(**{f.name: read(hints[f.name], value[f.name], f"{where}.{f.name}") for f in fields})
+    return kind(**{name: read(hints[name], part, f"{where}.{name}") for name, part in value.items()})
 
 
 def _read_tuple(arguments: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:

@@ -90,6 +90,7 @@ class Training:
     weight_decay: float = 0.0
     dropout: float = 0.0
     augmentation: float = 0.0  # strength, see ``nn.augment``
+    weight_bits: int = 8  # that hold a weight on the device; with fewer the network learns what rounding costs
     pruning: Pruning = Pruning()
 
 

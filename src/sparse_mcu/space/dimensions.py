@@ -184,6 +184,7 @@ def _training(limits: SpaceLimits) -> Iterator[Dimension]:
     yield _ordered("training.weight_decay", training.weight_decays)
     yield _ordered("training.dropout", training.dropouts, lambda share: 1.0 if share else 2.0)
     yield _ordered("training.augmentation", training.augmentations)
+    yield _ordered("training.weight_bits", training.weight_bits)
     yield _category("training.pruning.method", training.methods)
     if training.methods != ("none",):
         yield Range("training.pruning.strength", *training.strength)

@@ -37,6 +37,7 @@ class TrainingLimits:
     weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3)
     dropouts: tuple[float, ...] = (0.0, 0.1, 0.2)
     augmentations: tuple[float, ...] = (0.0, 1.0)
+    weight_bits: tuple[int, ...] = (4, 8)
     methods: tuple[Literal["none", "unstructured", "structured", "both"], ...] = ("unstructured", "structured", "both")
     warmups: tuple[float, ...] = (0.3,)
     thresholds: tuple[float, ...] = (3.0,)

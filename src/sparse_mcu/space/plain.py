@@ -32,6 +32,7 @@ NETWORK: dict[str, Value] = {
     "training.weight_decay": 0.0,
     "training.dropout": 0.0,
     "training.augmentation": 0.0,
+    "training.weight_bits": 8,
 }
 
 
