@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from sparse_mcu.deploy.encode import (
     DENSE,
+    NIBBLES,
     WORD_TAPS,
     EncodedWeights,
     Encoding,
@@ -19,8 +21,11 @@ from sparse_mcu.deploy.encode import (
 from sparse_mcu.quant.graph import Conv2d, DepthwiseConv2d, IntegerGraph, TensorType
 
 
-def convolution(rng: np.random.Generator, outputs: int, taps: int, density: float, largest_bias: int = 1000) -> Conv2d:
-    weights = rng.integers(-127, 128, (outputs, 1, 1, taps)) * (rng.random((outputs, 1, 1, taps)) < density)
+def convolution(
+    rng: np.random.Generator, outputs: int, taps: int, density: float, largest_bias: int = 1000, least: int = -127
+) -> Conv2d:
+    weights = rng.integers(least, max(8, -least), (outputs, 1, 1, taps), endpoint=least != -8)
+    weights *= rng.random(weights.shape) < density
     return Conv2d(
         "conv",
         ("input",),
@@ -46,6 +51,7 @@ def decode(encoded: EncodedWeights, kernel_rows: int, row_taps: int) -> list[lis
     elif encoded.encoding == "channels":
         table = [stream[first : first + taps] for first in range(0, len(stream), taps)]
     else:
+        decode_row = {"gaps": decode_gaps, "nibbles": decode_nibbles, "nibble_gaps": decode_nibble_gaps}[encoded.encoding]
         table = [sum((decode_row(stream, row_taps) for _ in range(kernel_rows)), []) for _ in range(channels)]
         assert not stream
     return [[byte - 256 if byte > 127 else byte for byte in row] for row in table[:channels]]
@@ -63,7 +69,7 @@ def decode_words(stream: list[int], channel: int, kernel_rows: int, row_taps: in
     return taps
 
 
-def decode_row(stream: list[int], row_taps: int) -> list[int]:
+def decode_gaps(stream: list[int], row_taps: int) -> list[int]:
     row, tap = [0] * row_taps, 0
     for _ in range(stream.pop(0)):
         gaps, *weights = (stream.pop(0) for _ in range(3))
@@ -73,18 +79,41 @@ def decode_row(stream: list[int], row_taps: int) -> list[int]:
     return row
 
 
-@settings(max_examples=60, deadline=None)
+def decode_nibbles(stream: list[int], row_taps: int) -> list[int]:
+    """The taps of a row; what fills up its last byte must be zero."""
+    both = [stream.pop(0) for _ in range(-(-row_taps // 2))]
+    halves = [signed(half) for byte in both for half in (byte & 15, byte >> 4)]
+    assert not any(halves[row_taps:])
+    return halves[:row_taps]
+
+
+def decode_nibble_gaps(stream: list[int], row_taps: int) -> list[int]:
+    row, tap = [0] * row_taps, 0
+    for _ in range(stream.pop(0)):
+        both = stream.pop(0)
+        tap += both & 15
+        row[tap] = signed(both >> 4)
+    return row
+
+
+def signed(nibble: int) -> int:
+    """Four bits in two's complement, as the byte of the same value."""
+    return nibble if nibble < 8 else nibble + 240
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     outputs=st.integers(1, 5),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 40)),
     density=st.sampled_from([0.0, 0.03, 0.1, 0.5, 1.0]),
-    encoding=st.sampled_from([*DENSE, "gaps"]),
+    encoding=st.sampled_from([*DENSE, "gaps", *NIBBLES]),
 )
 def test_what_is_encoded_can_be_decoded(
     seed: int, outputs: int, shape: tuple[int, int], density: float, encoding: Encoding
 ) -> None:
-    op = convolution(np.random.default_rng(seed), outputs, math.prod(shape), density)
+    rng = np.random.default_rng(seed)
+    op = convolution(rng, outputs, math.prod(shape), density, least=-8 if encoding in NIBBLES else -127)
     op = dataclasses.replace(op, weights=op.weights.reshape(outputs, shape[0], 1, shape[1]))
     encoded = encode(op, [encoding], head_bytes=5)
     assert encoded is not None and encoded.encoding == encoding
@@ -106,6 +135,27 @@ def test_sizes_and_bytes_are_as_counted_by_hand() -> None:
     assert sparse.size == 7 + 1 + 2 * 6
 
 
+def test_nibbles_are_as_written_by_hand() -> None:
+    weights = np.zeros((2, 1, 1, 21), np.int8)
+    weights[0, 0, 0, [0, 3, 19]] = 1, -2, 7
+    one = np.ones(2, np.int32)
+    op = Conv2d("conv", ("input",), weights, one, one, one)
+    dense, sparse = encode(op, ["nibbles"], 6), encode(op, ["nibble_gaps"], 6)
+    assert dense is not None and sparse is not None
+    assert dense.lines == (bytes([1, 14 << 4, 0, 0, 0, 0, 0, 0, 0, 7 << 4, 0]), bytes(11))
+    # A zero goes between the second weight and the third, as in pairs; three need no fourth.
+    assert sparse.lines == (bytes([4, 0 | 1 << 4, 3 | 14 << 4, 15 | 0 << 4, 1 | 7 << 4]), bytes([0]))
+    assert (dense.size, sparse.size) == (2 * (6 + 11), 5 + 1 + 2 * 6)
+
+
+@pytest.mark.parametrize(("weight", "held"), [(-9, False), (-8, True), (7, True), (8, False)])
+@pytest.mark.parametrize("encoding", NIBBLES)
+def test_nibbles_hold_what_fits_four_bits(encoding: Encoding, weight: int, held: bool) -> None:
+    op = convolution(np.random.default_rng(0), 3, 10, 0.0)
+    op.weights[1, 0, 0, 4] = weight
+    assert (encode(op, [encoding], 5) is not None) == held
+
+
 def size(op: Conv2d, encoding: Encoding, head_bytes: int = 5) -> int:
     encoded = encode(op, [encoding], head_bytes)
     assert encoded is not None
@@ -119,6 +169,41 @@ def test_rows_with_more_weights_than_can_be_counted_stay_dense() -> None:
         assert (encode(op, ["gaps"], 5) is not None) == held
         network = encode_network([op], 5, {"pairs": 10_000, "gaps": 0})
         assert network["conv"].encoding == ("gaps" if held else "pairs")
+
+
+def test_rows_of_more_small_weights_than_can_be_counted_are_not_stored_with_gaps() -> None:
+    one = np.ones(1, np.int32)
+    for taps, held in ((255, True), (256, False)):
+        op = Conv2d("conv", ("input",), np.ones((1, 1, 1, taps), np.int8), one, one, one)
+        assert (encode(op, ["nibble_gaps"], 5) is not None) == held
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    densities=st.lists(st.sampled_from([0.1, 0.5, 1.0]), min_size=1, max_size=4),
+    code=st.lists(st.integers(0, 500), min_size=4, max_size=4),
+)
+def test_a_network_takes_the_fewest_bytes_of_all_its_encodings(seed: int, densities: list[float], code: list[int]) -> None:
+    """Against every way to encode every layer, with each kernel counted once."""
+    rng = np.random.default_rng(seed)
+    code_bytes: dict[Encoding, int] = dict(zip(("pairs", "gaps", *NIBBLES), code, strict=True))
+    ops = [convolution(rng, 4, 60, density, least=int(rng.choice([-8, -127]))) for density in densities]
+    ops = [dataclasses.replace(op, name=f"conv{number}") for number, op in enumerate(ops)]
+    ways = [[found for name in code_bytes if (found := encode(op, (name,), 5)) is not None] for op in ops]
+    least = min(total(network, code_bytes) for network in itertools.product(*ways))
+    assert total(tuple(encode_network(ops, 5, code_bytes).values()), code_bytes) == least
+
+
+def total(network: tuple[EncodedWeights, ...], code_bytes: dict[Encoding, int]) -> int:
+    return sum(weights.size for weights in network) + sum(code_bytes[name] for name in {weights.encoding for weights in network})
+
+
+@pytest.mark.parametrize(("density", "smallest"), [(0.0, "gaps"), (0.2, "nibble_gaps"), (0.4, "nibble_gaps"), (1.0, "nibbles")])
+def test_small_weights_are_stored_with_gaps_where_fewer_than_half_are_there(density: float, smallest: Encoding) -> None:
+    op = convolution(np.random.default_rng(0), 4, 64, density, least=-8)
+    encoded = encode(op, ["channels", "gaps", *NIBBLES], 5)
+    assert encoded is not None and encoded.encoding == smallest
 
 
 @pytest.mark.parametrize(("density", "smallest"), [(0.0, "gaps"), (0.2, "gaps"), (1.0, "channels")])

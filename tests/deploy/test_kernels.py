@@ -1,10 +1,27 @@
+import dataclasses
 import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from sparse_mcu.deploy import toolchain
+from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.encode import NIBBLES, Encoding, encode
+from sparse_mcu.deploy.firmware import build_firmware
+from sparse_mcu.deploy.generate import render
+from sparse_mcu.deploy.host import host_logits
+from sparse_mcu.deploy.kernel_costs import kernel_costs
 from sparse_mcu.deploy.kernels import KERNELS, needed, sections
+from sparse_mcu.deploy.predict import predict_program
+from sparse_mcu.deploy.program import Program, lower
+from sparse_mcu.deploy.simulators import simulate
+from sparse_mcu.quant.graph import INPUT, Conv2d, Convolution, IntegerGraph, MaxPool2d, TensorType
+from sparse_mcu.quant.interpreter import run
+from sparse_mcu.quant.random_graph import random_graph, random_images
 
 WARNINGS = ("-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-Wno-unused-function")  # nothing in it is called
 
@@ -41,3 +58,86 @@ def test_a_section_and_what_it_needs_compile_alone(name: str, tmp_path: Path) ->
     source = tmp_path / "kernel.c"
     source.write_text("\n\n".join(sections()[section].text for section in ("prelude", "standalone", *needed([name]))) + "\n")
     subprocess.run(["cc", "-std=c99", *WARNINGS, "-c", source, "-o", tmp_path / "kernel.o"], check=True)
+
+
+# Weights of four bits
+
+CORES = ("attiny85", "arduino-uno", "arduino-mega", "microbit", "rp2040", "bluepill", "nucleo-f446", "ch32v003", "esp32-c3")
+WITHOUT_MULTIPLIER = ("attiny85", "ch32v003")  # the time depends on the numbers multiplied
+WIDE_BIAS = 1 << 23  # makes sums need four bytes on an AVR
+
+
+def small_weights(padding: int = 1, bias: int = 100) -> IntegerGraph:
+    """A convolution with a pool behind it, one with an odd number of windows and of taps in a row, a fully connected layer."""
+    rng = np.random.default_rng(padding)
+    around = (padding,) * 4
+    ops = (
+        small_convolution(rng, "pooled", INPUT, (5, 3, 3, 3), bias, padding=around),
+        MaxPool2d("pool", ("pooled",), (2, 2)),
+        small_convolution(rng, "odd", "pool", (3, 2, 1, 5), bias, stride=(1, 1)),
+        small_convolution(rng, "logits", "odd", (4, 2 + padding, 3 + padding, 3), bias),
+    )
+    side = 6 + 2 * padding
+    shapes = [(8, 8, 3), (side, side, 5), (side // 2, side // 2, 5), (side // 2 - 1, side // 2, 3)]
+    types = [TensorType(shape, "uint8", 1.0) for shape in shapes] + [TensorType((1, 1, 4), "int16", 1.0)]
+    return IntegerGraph(ops, dict(zip((INPUT, *(op.name for op in ops)), types, strict=True)))
+
+
+def small_convolution(
+    rng: np.random.Generator, name: str, source: str, shape: tuple[int, int, int, int], bias: int, **geometry: tuple[int, ...]
+) -> Conv2d:
+    """Weights in -8..7, a third of them zero; the first channel has the bias, scaled so that it gives neither 0 nor 255."""
+    weights = (rng.integers(-8, 8, shape) * (rng.random(shape) < 0.67)).astype(np.int8)
+    biases, multiplier, shift = np.full((3, shape[0]), [[100], [150], [10]], np.int32)
+    biases[0], multiplier[0], shift[0] = bias, *((1, 17) if bias == WIDE_BIAS else (150, 10))
+    return Conv2d(name, (source,), weights, biases, multiplier, shift, **geometry)  # type: ignore[arg-type]
+
+
+def in_nibbles(graph: IntegerGraph, on: Board, encoding: Encoding, in_pairs: bool = True) -> Program:
+    """The convolutions whose weights fit, in that encoding; the others as bytes."""
+    found = {op.name: encode(op, (encoding,), 0) or encode(op, ("pairs",), 0) for op in graph.ops if isinstance(op, Convolution)}
+    return lower(graph, on, None, in_pairs, encodings={name: weights.encoding for name, weights in found.items() if weights})
+
+
+@pytest.mark.parametrize("encoding", NIBBLES)
+@settings(max_examples=6, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), in_pairs=st.booleans())
+def test_nibbles_compute_what_the_interpreter_does(encoding: Encoding, seed: int, in_pairs: bool) -> None:
+    rng = np.random.default_rng(seed)
+    drawn = random_graph(rng)
+    ops = [dataclasses.replace(op, weights=op.weights >> 4) if isinstance(op, Convolution) else op for op in drawn.ops]
+    graph = IntegerGraph(tuple(ops), drawn.tensors)
+    program = in_nibbles(graph, board("microbit"), encoding, in_pairs)
+    assert f"sums_{encoding}" in program.kernels
+    images = random_images(rng, graph, 5)
+    assert np.array_equal(host_logits(render(program, None), images, sanitize=True), run(graph, images))
+
+
+@pytest.mark.parametrize("encoding", NIBBLES)
+@pytest.mark.parametrize("name", CORES)
+def test_nibbles_are_computed_and_predicted_on_every_core(name: str, encoding: Encoding) -> None:
+    check(small_weights(), board(name), encoding)
+
+
+@pytest.mark.parametrize("encoding", NIBBLES)
+@pytest.mark.parametrize("name", ["attiny85", "arduino-uno"])
+@pytest.mark.parametrize(("padding", "bias", "in_pairs"), [(0, 100, True), (0, 100, False), (1, WIDE_BIAS, True)])
+def test_nibbles_on_an_avr_have_every_variant(name: str, encoding: Encoding, padding: int, bias: int, in_pairs: bool) -> None:
+    check(small_weights(padding, bias), board(name), encoding, in_pairs)
+
+
+def check(graph: IntegerGraph, on: Board, encoding: Encoding, in_pairs: bool = True) -> None:
+    if (reason := toolchain.obstacle(on)) is not None:
+        pytest.skip(reason)
+    program = in_nibbles(graph, on, encoding, in_pairs)
+    images = random_images(np.random.default_rng(0), graph, 5)
+    firmware = build_firmware(render(program, None), on)
+    simulation = simulate(firmware, images)
+    expected = run(graph, images)
+    assert len(np.unique(expected)) > 8  # neither constant nor clipped
+    assert np.array_equal(simulation.logits, expected)
+    prediction = predict_program(program, kernel_costs(on))
+    assert abs(prediction.flash_bytes - firmware.flash_bytes) <= 32
+    assert 0 <= prediction.ram_bytes - firmware.static_ram_bytes - simulation.stack_bytes <= 16
+    if on.name not in WITHOUT_MULTIPLIER:
+        assert prediction.cycles == pytest.approx(simulation.cycles.mean(), rel=0.12 if on.time_unit == "cycles" else 0.15)

@@ -172,7 +172,7 @@ class Convolving:
                 found[f"requantise.{self.output.dtype}"] += 1
                 if self.output.dtype == "int16":
                     shifted(found, int(self.op.shift[channel]))
-        if self.encoding == "gaps" and self.inside_entries:
+        if self.inside_entries:
             found[f"{self.alone}.inside"] = round(self.inside_entries)
 
     @property
@@ -202,7 +202,7 @@ class Convolving:
         together = 2 if self.encoding in ("pairs", "words") else 1
         groups = -(-channels // together)
         found["larger"] += groups if self.step.stage.pool is not None else 0
-        if self.encoding == "gaps":
+        if self.encoding in ("gaps", "nibble_gaps"):
             self.sum_gaps(found, name, rows * columns)
             return
         taps = columns if self.encoding == "depthwise" else columns * pixel
@@ -221,12 +221,12 @@ class Convolving:
             stream = iter(line)
             for _ in range(self.op.kernel[0]):
                 found[f"{name}.row"] += 1
-                pairs = next(stream)
-                found[f"{name}.tap"] += pairs
-                for _ in range(3 * pairs):
+                entries = next(stream)
+                found[f"{name}.tap"] += entries
+                for _ in range(entries * (3 if self.encoding == "gaps" else 1)):
                     next(stream)
                 if name == self.alone:  # on average: where the weights lie is not looked at
-                    self.inside_entries += pairs * inside / math.prod(self.op.kernel)
+                    self.inside_entries += entries * inside / math.prod(self.op.kernel)
 
 
 def shifted(found: Counter[str], shift: int) -> None:

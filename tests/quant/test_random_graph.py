@@ -44,6 +44,10 @@ def test_every_kind_of_operation_occurs():
                 seen["stride"] += max(op.stride) > 1
                 seen["uneven padding"] += op.padding[:2] != op.padding[2:]
                 seen["zero channel"] += bool((channel_norms(op) == 0).any())
+                if isinstance(op, Conv2d) and op.weights.any() and op.weights.min() >= -8 and op.weights.max() <= 7:
+                    sparse = np.mean(op.weights != 0) < 0.4
+                    seen["sparse weights of four bits" if sparse else "dense weights of four bits"] += 1
+                    seen["least weight of four bits"] += bool((op.weights == -8).any())
                 seen["multiplier 255"] += bool((op.multiplier == 255).any())
                 seen["shift 31"] += bool((op.shift == 31).any())
                 seen["shift 0"] += bool((op.shift == 0).any())

@@ -1,20 +1,25 @@
-"""Weights as the bytes that lie in flash: per layer all of them, or the non-zero ones with the gaps between them.
+"""Weights as the bytes that lie in flash: per layer all of them, or the non-zero ones with the gaps between them; of 8 bits or 4.
 
 A convolution is O output channels of T taps each (in the order of a window: KH, KW, I), KH rows of taps. Its heads are the bias,
 the multiplier and the shift of each channel, in as many bytes as the core's C takes. Its weights are
 
-    pairs      two channels at a time, tap by tap; zeros join the last channel of an odd number
-    words      two channels at a time, row by row, four taps of one and four of the other; zeros fill up rows and channels
-    channels   channel by channel, tap by tap
-    gaps       for each channel and each row: how many pairs follow (1 byte), then per pair the gaps of its two weights (1 byte:
-               how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
-               exceeds 15 or the number of weights is odd
-    depthwise  channel by channel, tap by tap
-    unrolled   nothing: the weights that are not zero are operands in the layer's own code (unroll.py)
+    pairs        two channels at a time, tap by tap; zeros join the last channel of an odd number
+    words        two channels at a time, row by row, four taps of one and four of the other; zeros fill up rows and channels
+    channels     channel by channel, tap by tap
+    gaps         for each channel and each row: how many pairs follow (1 byte), then per pair the gaps of its two weights (1 byte:
+                 how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
+                 exceeds 15 or the number of weights is odd
+    nibbles      channel by channel, row by row, two taps in a byte (low half first); a zero fills up a row
+    nibble_gaps  for each channel and each row: how many weights follow (1 byte), then per weight a byte: its gap in the low half,
+                 itself in the high one. A zero stands in where a gap exceeds 15
+    depthwise    channel by channel, tap by tap
+    unrolled     nothing: the weights that are not zero are operands in the layer's own code (unroll.py)
 
-Of pairs, words and channels a core reads the one that suits its registers (boards.toml calls it dense).
+Of pairs, words and channels a core reads the one that suits its registers (boards.toml calls it dense). A nibble is the two's
+complement of 4 bits, so both encodings of nibbles hold only layers whose weights are all in -8..7.
 """
 
+import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -24,11 +29,13 @@ import numpy as np
 from sparse_mcu.quant.fixedpoint import sum_bounds
 from sparse_mcu.quant.graph import Conv2d, Convolution, DepthwiseConv2d, Int8Array, IntegerGraph
 
-Encoding = Literal["pairs", "words", "channels", "gaps", "depthwise", "unrolled"]
+Encoding = Literal["pairs", "words", "channels", "gaps", "nibbles", "nibble_gaps", "depthwise", "unrolled"]
 DENSE: tuple[Encoding, ...] = ("pairs", "words", "channels")
+NIBBLES: tuple[Encoding, ...] = ("nibbles", "nibble_gaps")
 WORD_TAPS = 4  # of words
+NIBBLE = (-8, 7)  # the least and the largest
 MAX_GAP = 15
-MAX_PAIRS = 255  # in a row
+MAX_COUNT = 255  # of pairs or weights in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +60,32 @@ def encode_network(
 ) -> dict[str, EncodedWeights]:
     """Return the weights of ``ops`` by name in the fewest bytes, those of the kernels included.
 
-    A second encoding brings a second kernel, so it must save more than that over all layers.
+    Every further encoding brings a kernel, so it must save more than that over all layers.
     """
-    choices: list[tuple[Encoding, ...]] = [tuple(code_bytes), *((encoding,) for encoding in code_bytes)]
-    networks = [_encoded(ops, encodings, head_bytes) for encodings in choices]
+    found = {op.name: _by_encoding(op, code_bytes, head_bytes) for op in ops}
+    sizes = range(len(code_bytes), 0, -1)
+    choices = itertools.chain.from_iterable(itertools.combinations(code_bytes, size) for size in sizes)
+    networks = [_smallest(found, encodings) for encodings in choices]
     return min(filter(None, networks), key=lambda network: _network_bytes(network.values(), code_bytes))
 
 
-def _encoded(ops: Collection[Convolution], encodings: tuple[Encoding, ...], head_bytes: int) -> dict[str, EncodedWeights] | None:
-    """Return the smallest of the ``encodings`` for each of ``ops``, None where none of them can hold one."""
-    found = {op.name: encode(op, encodings, head_bytes) for op in ops}
-    whole = {name: weights for name, weights in found.items() if weights is not None}
-    return whole if len(whole) == len(found) else None
+def _by_encoding(op: Convolution, encodings: Collection[Encoding], head_bytes: int) -> dict[Encoding, EncodedWeights]:
+    """Return ``op`` in each of the ``encodings`` that can hold it."""
+    found = {encoding: encode(op, (encoding,), head_bytes) for encoding in encodings}
+    return {encoding: weights for encoding, weights in found.items() if weights is not None}
+
+
+def _smallest(
+    found: Mapping[str, Mapping[Encoding, EncodedWeights]], encodings: tuple[Encoding, ...]
+) -> dict[str, EncodedWeights] | None:
+    """Return the smallest of the ``encodings`` for each layer, None where none of them can hold one."""
+    network: dict[str, EncodedWeights] = {}
+    for name, held in found.items():
+        known = [held[encoding] for encoding in encodings if encoding in held]
+        if not known:
+            return None
+        network[name] = min(known, key=lambda weights: weights.size)
+    return network
 
 
 def _network_bytes(network: Collection[EncodedWeights], code_bytes: Mapping[Encoding, int]) -> int:
@@ -107,8 +128,8 @@ def _pairs(op: Conv2d) -> tuple[bytes, ...]:
 
 
 def _words(op: Conv2d) -> tuple[bytes, ...]:
-    channels, height = len(op.weights), op.kernel[0]
-    table = op.weights.reshape(channels, height, -1)
+    table = _window_rows(op)
+    channels, height, _ = table.shape
     padded = np.pad(table, ((0, channels % 2), (0, 0), (0, -table.shape[2] % WORD_TAPS)))
     words = padded.reshape(-1, 2, height, padded.shape[2] // WORD_TAPS, WORD_TAPS).transpose(0, 2, 3, 1, 4)
     return tuple(pair.tobytes() for pair in words)
@@ -119,8 +140,36 @@ def _channels(op: Conv2d) -> tuple[bytes, ...]:
 
 
 def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
-    lines = [[_row_of_gaps(row) for row in channel] for channel in op.weights.reshape(len(op.weights), op.kernel[0], -1)]
-    if any(row[0] > MAX_PAIRS for line in lines for row in line):
+    return _counted([[_row_of_gaps(row) for row in channel] for channel in _window_rows(op)])
+
+
+def _nibbles(op: Conv2d) -> tuple[bytes, ...] | None:
+    if not fits_nibbles(op):
+        return None
+    taps = _window_rows(op).astype(np.uint8) & 15
+    taps = np.pad(taps, ((0, 0), (0, 0), (0, taps.shape[2] % 2)))
+    return tuple(channel.tobytes() for channel in taps[..., ::2] | taps[..., 1::2] << 4)
+
+
+def _nibble_gaps(op: Conv2d) -> tuple[bytes, ...] | None:
+    if not fits_nibbles(op):
+        return None
+    return _counted([[_row_of_nibble_gaps(row) for row in channel] for channel in _window_rows(op)])
+
+
+def fits_nibbles(op: Conv2d) -> bool:
+    """Whether every weight of ``op`` fits 4 bits."""
+    return bool(op.weights.min() >= NIBBLE[0] and op.weights.max() <= NIBBLE[1])
+
+
+def _window_rows(op: Conv2d) -> Int8Array:
+    """The weights as (O, KH, taps of a row)."""
+    return op.weights.reshape(len(op.weights), op.kernel[0], -1)
+
+
+def _counted(lines: list[list[list[int]]]) -> tuple[bytes, ...] | None:
+    """Rows of each channel as bytes, None if the count that one begins with is not one."""
+    if any(row[0] > MAX_COUNT for line in lines for row in line):
         return None
     return tuple(b"".join(bytes(row) for row in line) for line in lines)
 
@@ -128,6 +177,7 @@ def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
 def _row_of_gaps(row: Int8Array) -> list[int]:
     """The number of pairs, and the pairs."""
     entries = gap_entries(row)
+    entries += [(0, 0)] * (len(entries) % 2)
     pairs = [entries[i] + entries[i + 1] for i in range(0, len(entries), 2)]
     return [
         len(pairs),
@@ -135,8 +185,14 @@ def _row_of_gaps(row: Int8Array) -> list[int]:
     ]
 
 
+def _row_of_nibble_gaps(row: Int8Array) -> list[int]:
+    """The number of weights, and the weights."""
+    entries = gap_entries(row)
+    return [len(entries), *(gap | weight << 4 & 0xFF for gap, weight in entries)]
+
+
 def gap_entries(row: Int8Array) -> list[tuple[int, int]]:
-    """Return (gap, weight as a byte) of what is stored of ``row``: an even number."""
+    """Return (gap, weight as a byte) of what is stored of ``row``."""
     entries: list[tuple[int, int]] = []
     position = 0
     for tap in np.flatnonzero(row):
@@ -146,7 +202,14 @@ def gap_entries(row: Int8Array) -> list[tuple[int, int]]:
             gap -= MAX_GAP
         entries.append((gap, int(row[tap]) & 255))
         position = int(tap)
-    return entries if len(entries) % 2 == 0 else [*entries, (0, 0)]
+    return entries
 
 
-_LINES = {"pairs": _pairs, "words": _words, "channels": _channels, "gaps": _gaps}
+_LINES = {
+    "pairs": _pairs,
+    "words": _words,
+    "channels": _channels,
+    "gaps": _gaps,
+    "nibbles": _nibbles,
+    "nibble_gaps": _nibble_gaps,
+}

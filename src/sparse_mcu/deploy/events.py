@@ -148,22 +148,23 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
     groups = -(-channels // 2) if encoding in ("pairs", "words") else channels
     pair_rows, lone_rows = windows.pairs * groups * height, windows.lone_rows * groups
     match encoding:
-        case "gaps":
-            entries = sum(len(gap_entries(row)) for row in op.weights.reshape(-1, width * pixel)) // 2
+        case "gaps" | "nibble_gaps":
+            counts = [len(gap_entries(row)) for row in op.weights.reshape(-1, width * pixel)]
+            entries = sum(counts) if encoding == "nibble_gaps" else sum(-(-count // 2) for count in counts)
             lone_rows = windows.lone * groups * height
             taps, lone_taps = windows.pairs * entries, windows.lone * entries
         case "words":
             taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), windows.lone_columns * groups * pixel
         case "depthwise":
             taps, lone_taps = 0, windows.lone_columns * groups
-        case "pairs" | "channels":
+        case "pairs" | "channels" | "nibbles":
             taps, lone_taps = pair_rows * width * pixel, windows.lone_columns * groups * pixel
     name = f"{encoding}{program.sum_bytes}"
     found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
     alone = f"{name}.alone{'.padded' if program.padded else ''}"
     found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
     found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
-    if encoding == "gaps" and windows.lone:
+    if encoding in ("gaps", "nibble_gaps") and windows.lone:
         found[f"{alone}.inside"] = round(lone_taps * windows.lone_columns / (windows.lone * height * width))
     return found
 

@@ -7,7 +7,7 @@ a tap, a weight that is zero (``events``). tools/measure_kernels.py measures the
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sparse_mcu.deploy.encode import Encoding, encode
+from sparse_mcu.deploy.encode import NIBBLES, Encoding, encode
 from sparse_mcu.deploy.events import events, stream_events, unrolled_parts
 from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs
 from sparse_mcu.deploy.program import Program, Step, check_constants, lower
@@ -131,7 +131,7 @@ def _changes(program: Program, costs: KernelCosts) -> Iterator[dict[str, Encodin
             ["unrolled"] if costs.unrolled and can_unroll(op, program.board, program.sum_bytes, step.tensors) else []
         )
         if isinstance(op, Conv2d):
-            known += [program.board.dense, "gaps"]
+            known += [program.board.dense, "gaps", *NIBBLES]
         if isinstance(op, Convolution):
             known = [name for name in known if encode(op, (name,), 0) is not None]
         yield from ({op.name: name} for name in known)
@@ -141,8 +141,9 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     """Return what ``program`` takes where kernels take ``costs``."""
     parts = tuple(_part(program, step, costs) for step in program.steps)
     streaming = sum(costs.streaming[event] * count for event, count in stream_events(program).items())
-    either = (f"sums_{program.board.dense if program.paired else 'pairs'}", "sums_gaps")
-    leaner = min(either, key=lambda kernel: costs.stack[program.variant(kernel)])
+    either = [f"sums_{encoding}" for encoding in (program.board.dense if program.paired else "pairs", "gaps", *NIBBLES)]
+    wide_enough = either if _has_nibbles(program) else either[: -len(NIBBLES)]
+    leaner = min(wide_enough, key=lambda kernel: costs.stack[program.variant(kernel)])
     return Prediction(
         flash_bytes=flash_bytes(program, costs),
         least_flash_bytes=flash_bytes(program, costs) - _spare_bytes(program, costs, set(either)),
@@ -153,6 +154,12 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     )
 
 
+def _has_nibbles(program: Program) -> bool:
+    """Whether weights that are not zero are stored in four bits; where all are zero, those of a larger network may need eight."""
+    stored = [step.stage.op for step in program.steps if step.weights is not None and step.weights.encoding in NIBBLES]
+    return any(op.weights.any() for op in stored if isinstance(op, Conv2d))
+
+
 def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str]) -> int:
     """The deepest stack if other kernels ran ``instead`` of some."""
     chain = max(
@@ -160,7 +167,12 @@ def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str
         + (round(costs.streaming["stack"]) if step.calls > 1 else 0)
         for step in program.steps
     )
-    return chain + max(taken for steps, taken in costs.steps.items() if int(steps) <= len(program.steps))
+    return chain + steps_stack(costs, len(program.steps))
+
+
+def steps_stack(costs: KernelCosts, count: int) -> int:
+    """Return the bytes of stack that the function of a network with ``count`` steps takes beyond the smallest one's."""
+    return max(taken for steps, taken in costs.steps.items() if int(steps) <= count)
 
 
 def _part(program: Program, step: Step, costs: KernelCosts) -> Part:

@@ -1,7 +1,8 @@
 """Random small integer graphs that keep every rule, for differential tests of whatever runs graphs: every operation and edge.
 
 They have odd sizes, 1-D and 1x1 maps, strides, uneven paddings, residual additions of uint8 and int16, branches to the
-classifier, weights from empty to full, multipliers and shifts up to their limits; yet most tensors vary within their range.
+classifier, weights from empty to full and of 8 bits or 4, multipliers and shifts up to their limits; yet most tensors vary within
+their range.
 """
 
 import dataclasses
@@ -42,6 +43,7 @@ from sparse_mcu.quant.verify import verify
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]  # kernel, stride, padding
 AnyConvolution = TypeVar("AnyConvolution", Conv2d, DepthwiseConv2d)
 POINTWISE: Geometry = ((1, 1), (1, 1), (0, 0, 0, 0))
+FOUR_BITS = (-8, 7)  # the least and the largest weight of such a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,10 @@ def random_images(
     images[3::5] = 0
     images[4::5] = 255
     return images
+
+
+def _fits_four_bits(weights: Int8Array) -> bool:
+    return bool(weights.min() >= FOUR_BITS[0] and weights.max() <= FOUR_BITS[1])
 
 
 def _constant(values: IntegerArray) -> bool:
@@ -207,7 +213,9 @@ class _Builder:
         # A ReLU leaves nothing of a channel whose sums are negative, and soon nothing of the network: mostly turn those around.
         sign = np.where((sums.mean(axis=(0, 1, 2)) < 0) & (self.rng.random(len(op.bias)) < 0.8), -1, 1)
         by_channel = sign[:, None, None, None] if isinstance(op, Conv2d) else sign
-        op = dataclasses.replace(op, weights=(op.weights * by_channel).astype(np.int8), bias=(op.bias * sign).astype(np.int32))
+        limit = FOUR_BITS[1] if _fits_four_bits(op.weights) else 127  # 8, which is -8 turned around, would not fit any more
+        weights = np.minimum(op.weights * by_channel, limit).astype(np.int8)
+        op = dataclasses.replace(op, weights=weights, bias=(op.bias * sign).astype(np.int32))
         low, high = sum_bounds(op, input_type)
         multiplier = self.rng.integers(1, MAX_CHANNEL_MULTIPLIER + 1, len(sign))
         shift = self._live_shift(np.abs(sums).max(axis=(0, 1, 2)) * multiplier, dtype)
@@ -224,8 +232,10 @@ class _Builder:
         return shift.clip(0, MAX_SHIFT)
 
     def _weights(self, shape: tuple[int, ...]) -> Int8Array:
-        """Random weights: of any size or only the largest; nearly none, half or all of them non-zero."""
-        values = self.rng.integers(-127, 128, shape) if self.rng.random() < 0.8 else self.rng.choice([-127, 127], shape)
+        """Random weights: of any size, of 4 bits or only the largest; nearly none, half or all of them non-zero."""
+        kind = self.rng.random()
+        least, most = FOUR_BITS if kind < 0.35 else (-127, 127)
+        values = self.rng.integers(least, most + 1, shape) if kind < 0.8 else self.rng.choice([least, most], shape)
         kept = self.rng.random(shape) < self.rng.choice([0.1, 0.5, 1.0])
         return np.where(kept, values, 0).astype(np.int8)
 

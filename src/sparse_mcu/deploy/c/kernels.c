@@ -1209,6 +1209,354 @@ KERNEL void sums_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights
 #endif
 }
 
+/* kernel nibble (uses requantise) */
+/* Weights of four bits, two's complement: the halves of a byte. */
+INLINE int8_t low_nibble(uint8_t both)
+{
+    return (int8_t)((int8_t)(uint8_t)(both << 4) >> 4);
+}
+
+INLINE int8_t high_nibble(uint8_t both)
+{
+    return (int8_t)((int8_t)both >> 4);
+}
+
+/* Adds the products of such a weight with two taps to two sums; a core that cannot multiply goes by the weight's bits. */
+INLINE void add_products(int8_t weight, int x, int y, sum_t *sum_x, sum_t *sum_y)
+{
+#if (defined(__AVR__) && !defined(__AVR_HAVE_MUL__)) || (defined(__riscv) && !defined(__riscv_mul))
+    if (weight & 1) {
+        *sum_x += x;
+        *sum_y += y;
+    }
+    if (weight & 2) {
+        *sum_x += x * 2;
+        *sum_y += y * 2;
+    }
+    if (weight & 4) {
+        *sum_x += x * 4;
+        *sum_y += y * 4;
+    }
+    if (weight & 8) {
+        *sum_x -= x * 8;
+        *sum_y -= y * 8;
+    }
+#else
+    *sum_x += weight * x;
+    *sum_y += weight * y;
+#endif
+}
+
+/* kernel sums_nibbles (uses kept, nibble) */
+/*
+ * Weights of four bits, channel by channel, row by row of the window: two taps in a byte, the first in its low half. A zero fills up
+ * the last byte of a row.
+ */
+#if PAIRED
+#if defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+/* Assembly: adds the products of the next tap of both windows with the weight in the high half of r18, whatever the low half is. */
+#define NIBBLE_PRODUCTS \
+    "muls r18, r20 \n\t" /* times 16: r1 is the high half with its sign */ \
+    "mov r18, r1 \n\t" \
+    "ld r16, X+ \n\t" \
+    "ld r19, Y+ \n\t" \
+    ADD_PRODUCT(r16, r2, r3, r4, ) \
+    ADD_PRODUCT(r19, r8, r9, r10, )
+INLINE void nibbles_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r11") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *second __asm__("r12") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register sum_t *end __asm__("r6") = sums + window.channels;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r12 \n"
+        "1: push r26 \n\t"
+        "push r27 \n\t"
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "ldi r20, 16 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "clr r4 \n\t"
+        "movw r8, r2 \n\t"
+        "clr r10 \n\t"
+        LOAD(r14, rows)
+        "2: " LOAD2(r24, r25, taps)
+        "bst r24, 0 \n\t" /* an odd number ends with half a byte */
+        "lsr r25 \n\t"
+        "ror r24 \n\t"
+        "adiw r24, 0 \n\t"
+        "breq 4f \n"
+        "3: lpm r5, Z+ \n\t"
+        "mov r18, r5 \n\t"
+        "swap r18 \n\t"
+        NIBBLE_PRODUCTS
+        "mov r18, r5 \n\t"
+        NIBBLE_PRODUCTS
+        "sbiw r24, 1 \n\t"
+        "brne 3b \n"
+        "4: brtc 5f \n\t"
+        "lpm r18, Z+ \n\t"
+        "swap r18 \n\t"
+        NIBBLE_PRODUCTS
+        "5: " LOAD2(r16, r17, skip)
+        "add r26, r16 \n\t"
+        "adc r27, r17 \n\t"
+        "add r28, r16 \n\t"
+        "adc r29, r17 \n\t"
+        "dec r14 \n\t"
+        "breq 6f \n\t"
+        "rjmp 2b \n"
+        "6: pop r29 \n\t"
+        "pop r28 \n\t"
+        "pop r27 \n\t"
+        "pop r26 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        "bst r11, 0 \n\t"
+        KEEP(r2, r3, r4, , 0)
+        LOAD2(r16, r17, pitch)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+        "bst r11, 1 \n\t"
+        KEEP(r8, r9, r10, , 0)
+        "subi r22, -3 \n\t"
+        "sbci r23, -1 \n\t"
+        "movw r30, r20 \n\t"
+        "cp r22, r6 \n\t"
+        "cpc r23, r7 \n\t"
+        "breq 7f \n\t"
+        "rjmp 1b \n"
+        "7: pop r29 \n\t"
+        "pop r28 \n\t"
+        "clr __zero_reg__"
+        : "+x"(a), "+z"(weights), "+r"(place)
+        : "r"(flags), "r"(second), "r"(end), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
+        : "r2", "r3", "r4", "r5", "r8", "r9", "r10", "r14", "r16", "r17", "r18", "r19", "r20", "r21", "r24", "r25", "memory");
+}
+#else
+INLINE void nibbles_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned apart = (unsigned)(b - a), taps = window.taps, skip = window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *x = a;
+        for (unsigned row = window.rows; row > 0; row--, x += skip) {
+            const uint8_t *end = x + taps;
+            do {
+                uint8_t both = BYTE(weights++);
+                add_products(low_nibble(both), *x, x[apart], &sum_a, &sum_b);
+                if (++x == end) {
+                    break;
+                }
+                add_products(high_nibble(both), *x, x[apart], &sum_a, &sum_b);
+            } while (++x != end);
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void nibbles_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned row_bytes = (window.taps + 1u) / 2;
+#if PADDED
+    unsigned before = edge.before, above = edge.above * row_bytes, below = edge.below * row_bytes;
+#else
+    unsigned before = 0, above = 0, below = 0;
+#endif
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
+        const uint8_t *x = a;
+        weights += above;
+        for (unsigned row = ALONE(rows); row > 0; row--, x += ALONE(skip), weights += row_bytes) {
+            for (unsigned tap = before, end = tap + ALONE(taps); tap < end; tap++, x++) {
+                uint8_t both = BYTE(weights + tap / 2);
+                add_products(tap % 2 ? high_nibble(both) : low_nibble(both), *x, 0, &sum, &none);
+            }
+        }
+        weights += below;
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+KERNEL void sums_nibbles(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+        nibbles_together(a, b, weights, sums, larger);
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    nibbles_alone(a, weights, sums, larger);
+#endif
+}
+
+/* kernel sums_nibble_gaps (uses kept, nibble) */
+/*
+ * Only weights that are not zero, of four bits. For every channel and every row of the window: how many follow, then for each a byte.
+ * Its low half holds how many taps the weight lies behind the one before it, its high half the weight; the first of a row counts from
+ * the row's first tap.
+ */
+#if PAIRED
+#if defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+INLINE void nibble_gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r11") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *first __asm__("r6") = a;
+    register const uint8_t *second __asm__("r12") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t channels __asm__("r24") = window.channels;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "clr r15 \n"
+        "1: push r6 \n\t"
+        "push r7 \n\t"
+        "push r12 \n\t"
+        "push r13 \n\t"
+        "ldi r20, 16 \n\t"
+        "clr r2 \n\t"
+        "clr r3 \n\t"
+        "clr r4 \n\t"
+        "movw r8, r2 \n\t"
+        "clr r10 \n\t"
+        LOAD(r14, rows)
+        "2: lpm r21, Z+ \n\t"
+        "tst r21 \n\t"
+        "breq 4f \n\t"
+        "movw r26, r6 \n\t"
+        "movw r28, r12 \n"
+        "3: lpm r18, Z+ \n\t"
+        "mov r16, r18 \n\t"
+        "andi r16, 15 \n\t"
+        "add r26, r16 \n\t"
+        "adc r27, r15 \n\t"
+        "add r28, r16 \n\t"
+        "adc r29, r15 \n\t"
+        "ld r16, X \n\t"
+        "ld r19, Y \n\t"
+        "muls r18, r20 \n\t" /* times 16: r1 is the high half with its sign */
+        "mov r18, r1 \n\t"
+        ADD_PRODUCT(r16, r2, r3, r4, )
+        ADD_PRODUCT(r19, r8, r9, r10, )
+        "dec r21 \n\t"
+        "brne 3b \n"
+        "4: " LOAD2(r16, r17, taps)
+        LOAD2(r18, r19, skip)
+        "add r16, r18 \n\t"
+        "adc r17, r19 \n\t"
+        "add r6, r16 \n\t"
+        "adc r7, r17 \n\t"
+        "add r12, r16 \n\t"
+        "adc r13, r17 \n\t"
+        "dec r14 \n\t"
+        "brne 2b \n\t"
+        "pop r13 \n\t"
+        "pop r12 \n\t"
+        "pop r7 \n\t"
+        "pop r6 \n\t"
+        "movw r20, r30 \n\t"
+        "movw r30, r22 \n\t"
+        "bst r11, 0 \n\t"
+        KEEP(r2, r3, r4, , 0)
+        LOAD2(r16, r17, pitch)
+        "add r30, r16 \n\t"
+        "adc r31, r17 \n\t"
+        "bst r11, 1 \n\t"
+        KEEP(r8, r9, r10, , 0)
+        "subi r22, -3 \n\t"
+        "sbci r23, -1 \n\t"
+        "movw r30, r20 \n\t"
+        "sbiw r24, 1 \n\t"
+        "breq 5f \n\t"
+        "rjmp 1b \n"
+        "5: pop r29 \n\t"
+        "pop r28 \n\t"
+        "clr __zero_reg__"
+        : "+z"(weights), "+r"(place), "+r"(channels)
+        : "r"(flags), "r"(first), "r"(second), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
+        : "r2", "r3", "r4", "r8", "r9", "r10", "r14", "r15", "r16", "r17", "r18", "r19", "r20", "r21", "r26", "r27", "memory");
+}
+#else
+INLINE void nibble_gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned apart = (unsigned)(b - a), row_bytes = (unsigned)window.taps + window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *begin = a;
+        for (unsigned row = window.rows; row > 0; row--, begin += row_bytes) {
+            const uint8_t *x = begin, *end = weights + BYTE(weights);
+            while (weights++ != end) {
+                uint8_t both = BYTE(weights);
+                x += both & 15;
+                add_products(high_nibble(both), *x, x[apart], &sum_a, &sum_b);
+            }
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void nibble_gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PADDED
+    unsigned above = edge.above, before = edge.before;
+#else
+    unsigned above = 0, before = 0;
+#endif
+    unsigned taps = ALONE(taps), row_bytes = taps + ALONE(skip);
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
+        const uint8_t *begin = a;
+        for (unsigned row = 0; row < window.rows; row++) {
+            uint8_t inside = row - above < ALONE(rows);
+            unsigned tap = 0 - before; /* modulo: one outside is not below taps either */
+            for (uint8_t rest = BYTE(weights++); rest > 0; rest--) {
+                uint8_t both = BYTE(weights++);
+                tap += both & 15;
+                if (inside && tap < taps) {
+                    add_products(high_nibble(both), begin[tap], 0, &sum, &none);
+                }
+            }
+            if (inside) {
+                begin += row_bytes;
+            }
+        }
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+KERNEL void sums_nibble_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+        nibble_gaps_together(a, b, weights, sums, larger);
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    nibble_gaps_alone(a, weights, sums, larger);
+#endif
+}
+
 /* kernel unrolled (uses keep) */
 /*
  * A convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up sums up a
