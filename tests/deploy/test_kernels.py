@@ -68,26 +68,32 @@ WIDE_BIAS = 1 << 23  # makes sums need four bytes on an AVR
 
 
 def small_weights(padding: int = 1, bias: int = 100) -> IntegerGraph:
-    """A convolution with a pool behind it, one with an odd number of windows and of taps in a row, a fully connected layer."""
+    """A convolution with a pool behind it, one of odd windows and taps, a fully connected layer with gaps above 15."""
     rng = np.random.default_rng(padding)
     around = (padding,) * 4
     ops = (
         small_convolution(rng, "pooled", INPUT, (5, 3, 3, 3), bias, padding=around),
         MaxPool2d("pool", ("pooled",), (2, 2)),
-        small_convolution(rng, "odd", "pool", (3, 2, 1, 5), bias, stride=(1, 1)),
-        small_convolution(rng, "logits", "odd", (4, 2 + padding, 3 + padding, 3), bias),
+        small_convolution(rng, "odd", "pool", (9, 2, 1, 5), bias),
+        small_convolution(rng, "logits", "odd", (4, 2 + padding, 3 + padding, 9), bias, kept=0.1),
     )
     side = 6 + 2 * padding
-    shapes = [(8, 8, 3), (side, side, 5), (side // 2, side // 2, 5), (side // 2 - 1, side // 2, 3)]
+    shapes = [(8, 8, 3), (side, side, 5), (side // 2, side // 2, 5), (side // 2 - 1, side // 2, 9)]
     types = [TensorType(shape, "uint8", 1.0) for shape in shapes] + [TensorType((1, 1, 4), "int16", 1.0)]
     return IntegerGraph(ops, dict(zip((INPUT, *(op.name for op in ops)), types, strict=True)))
 
 
 def small_convolution(
-    rng: np.random.Generator, name: str, source: str, shape: tuple[int, int, int, int], bias: int, **geometry: tuple[int, ...]
+    rng: np.random.Generator,
+    name: str,
+    source: str,
+    shape: tuple[int, int, int, int],
+    bias: int,
+    kept: float = 0.67,
+    **geometry: tuple[int, ...],
 ) -> Conv2d:
-    """Weights in -8..7, a third of them zero; the first channel has the bias, scaled so that it gives neither 0 nor 255."""
-    weights = (rng.integers(-8, 8, shape) * (rng.random(shape) < 0.67)).astype(np.int8)
+    """Weights in -8..7, a share of them kept, the others zero; the first channel has the bias, scaled for outputs in between."""
+    weights = (rng.integers(-8, 8, shape) * (rng.random(shape) < kept)).astype(np.int8)
     biases, multiplier, shift = np.full((3, shape[0]), [[100], [150], [10]], np.int32)
     biases[0], multiplier[0], shift[0] = bias, *((1, 17) if bias == WIDE_BIAS else (150, 10))
     return Conv2d(name, (source,), weights, biases, multiplier, shift, **geometry)  # type: ignore[arg-type]

@@ -113,6 +113,7 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, size: GraphSize) -> None:
         self.rng = rng
         self.size = size
+        self.four_bits = float(rng.choice([0.0, 0.4, 1.0]))  # share of the layers
         height = 1 if rng.random() < 0.25 else self._up_to(size.extent)
         shape = (height, self._up_to(size.extent), self._up_to(min(size.channels, 4)))
         self.ops: list[Op] = []
@@ -232,10 +233,9 @@ class _Builder:
         return shift.clip(0, MAX_SHIFT)
 
     def _weights(self, shape: tuple[int, ...]) -> Int8Array:
-        """Random weights: of any size, of 4 bits or only the largest; nearly none, half or all of them non-zero."""
-        kind = self.rng.random()
-        least, most = FOUR_BITS if kind < 0.35 else (-127, 127)
-        values = self.rng.integers(least, most + 1, shape) if kind < 0.8 else self.rng.choice([least, most], shape)
+        """Random weights: of 8 bits or 4, of any size or only the largest; nearly none, half or all of them non-zero."""
+        least, most = FOUR_BITS if self.rng.random() < self.four_bits else (-127, 127)
+        values = self.rng.integers(least, most + 1, shape) if self.rng.random() < 0.8 else self.rng.choice([least, most], shape)
         kept = self.rng.random(shape) < self.rng.choice([0.1, 0.5, 1.0])
         return np.where(kept, values, 0).astype(np.int8)
 
