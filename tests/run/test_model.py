@@ -23,6 +23,7 @@ def test_a_model_as_json_has_its_figures_and_no_error_rate(finished: Run) -> Non
     value = json.loads(json.dumps(finished.best().to_json()))
     assert (value["number"], value["validation_accuracy"], value["flash_bytes"], value["ram_bytes"]) == (0, 0.9, 4000, 800)
     assert value["milliseconds"] == 1.0  # 16000 cycles at 16 MHz
+    assert value["weight_bits"] == 8
     assert "error" not in value
 
 

@@ -22,24 +22,24 @@ def show_front(run: Run, as_json: bool) -> None:
         print_lines([f"no network of {run.path} is within {run.budget} yet"])
         return
     unit = run.board.time_unit
-    header = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">work. mem.", ">MACs", f">{unit}", ">ms", "stage")
+    header = (">trial", ">accuracy", ">flash", ">RAM", ">weights", ">bits", ">work. mem.", ">MACs", f">{unit}", ">ms", "stage")
     print_table(header, map(_cells, rows), marked=0)
     print_lines(
         [
             "",
             f"Best within {run.budget}: trial {rows[0]['number']}.",
-            f"Accuracy of the 8-bit network on the validation split; bytes and {unit} as predicted for {run.board.title}.",
+            f"Accuracy of the integer network on the validation split; bytes and {unit} as predicted for {run.board.title}.",
         ]
     )
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    counts = (row[name] for name in ("flash_bytes", "ram_bytes", "model_size", "working_memory_2", "macs", "cycles"))
+    names = ("flash_bytes", "ram_bytes", "model_size", "weight_bits", "working_memory_2", "macs", "cycles")
     milliseconds = row["milliseconds"]
     return (
         str(row["number"]),
         f"{row['validation_accuracy']:.2%}",
-        *(f"{count:,.0f}" for count in counts),
+        *(f"{row[name]:,.0f}" for name in names),
         "-" if milliseconds is None else f"{milliseconds:.1f}",
         row["stage"] or "",
     )

@@ -26,7 +26,7 @@ FORMATS = ("c", "onnx")
 
 @dataclass(frozen=True)
 class Model:
-    """A trained, pruned, 8-bit network: what trial ``number`` of ``run`` found."""
+    """A trained, pruned, integer network: what trial ``number`` of ``run`` found."""
 
     run: "Run"
     trial: TrialRecord
@@ -52,6 +52,7 @@ class Model:
 
         On boards that count instructions (see ``Board.time_unit``) these are what is called cycles, and milliseconds is None.
         """
+        assert self.trial.architecture is not None
         measured = {name: value for name, value in self.trial.objectives.items() if name != "error"}
         return {
             "number": self.number,
@@ -59,6 +60,7 @@ class Model:
             "parent": self.trial.parent,
             "validation_accuracy": self.accuracy,
             **measured,
+            "weight_bits": self.trial.architecture.training.weight_bits,
             "milliseconds": self.run.board.milliseconds(measured["cycles"]),
         }
 
