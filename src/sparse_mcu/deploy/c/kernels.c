@@ -1210,12 +1210,7 @@ KERNEL void sums_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights
 }
 
 /* kernel nibble (uses requantise) */
-/* Weights of four bits, two's complement: the halves of a byte. */
-INLINE int8_t low_nibble(uint8_t both)
-{
-    return (int8_t)((int8_t)(uint8_t)(both << 4) >> 4);
-}
-
+/* The weight of four bits, two's complement, in the high half of a byte. */
 INLINE int8_t high_nibble(uint8_t both)
 {
     return (int8_t)((int8_t)both >> 4);
@@ -1252,6 +1247,11 @@ INLINE void add_products(int8_t weight, int x, int y, sum_t *sum_x, sum_t *sum_y
  * Weights of four bits, channel by channel, row by row of the window: two taps in a byte, the first in its low half. A zero fills up
  * the last byte of a row.
  */
+INLINE int8_t low_nibble(uint8_t both)
+{
+    return (int8_t)((int8_t)(uint8_t)(both << 4) >> 4);
+}
+
 #if PAIRED
 #if defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
 /* Assembly: adds the products of the next tap of both windows with the weight in the high half of r18, whatever the low half is. */
