@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_mcu.nn.inherit import inherit
+from sparse_mcu.nn.kinship import Kinship
 from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.network import Network
 from sparse_mcu.nn.operations import apply_weights, padded
@@ -41,9 +42,14 @@ def child_of(parent, architecture):
     return child
 
 
-def masks(network):
-    """Which weights stay, where single weights can leave."""
-    return [layer.effective_weight() != 0 for layer in network.weighted() if layer.sparse]
+def masks(network, but=()):
+    """Which weights stay, where single weights can leave, but for some layers."""
+    return [layer.effective_weight() != 0 for layer in network.weighted() if layer.sparse and layer.layer.name not in but]
+
+
+def reading_others(child, parent):
+    kinship = Kinship(child, parent)
+    return [layer.name for layer in child.layers if layer.name in kinship.twins and kinship.reads_others(layer)]
 
 
 @given(SEEDS, st.sampled_from(METHODS), st.sampled_from(["widen", "add_conv", "add_block"]))
@@ -73,10 +79,11 @@ def test_any_child_stays_as_sparse_as_it_was_and_finite(trained_network, seed, n
         return
     parent = trained_network(architecture, seed)
     child, images = child_of(parent, changed), images_for(architecture, seed)
-    kept = masks(child)
+    free = reading_others(child, parent)
+    kept = masks(child, but=free)
     reconstruct(child, parent, images, seed)
     assert np.isfinite(logits(child, images)).all()
-    assert all(torch.equal(mask, was) for mask, was in zip(masks(child), kept, strict=True))
+    assert all(torch.equal(mask, was) for mask, was in zip(masks(child, but=free), kept, strict=True))
 
 
 def three_layers(middle=True, **changes):
@@ -97,6 +104,25 @@ def test_what_a_layer_did_that_left_the_next_one_does_where_it_can(trained_netwo
     reconstruct(child, parent, images, seed=0)
     # What is left is what the ridge costs.
     assert np.sqrt(np.mean((logits(child, images) - expected) ** 2)) < 0.05 * expected.std()
+
+
+def test_zeros_of_a_layer_that_reads_what_its_twin_did_not_may_come_back(trained_network):
+    training = Training(pruning=Pruning("unstructured"))
+    parent = trained_network(three_layers(training=training), 3)
+    first, _, last_conv, _ = parent.weighted()
+    with torch.no_grad():
+        first.bias.fill_(3.0)  # no channel is silent
+        last_conv.weight[:, ::2] = 0.0
+        last_conv.log_variance[:, ::2] = 0.0
+    child, images = child_of(parent, three_layers(middle=False, training=training)), images_for(parent.architecture, 1, 400)
+    assert reading_others(child, parent) == ["block1.conv0"]
+    before = logits(child, images)
+    (reader,) = (layer for layer in child.weighted() if layer.layer.name == "block1.conv0")
+    assert not (reader.effective_weight() != 0)[:, ::2].any()
+    reconstruct(child, parent, images, seed=0)
+    assert (reader.effective_weight() != 0)[:, ::2].any()
+    wanted = logits(parent, images)
+    assert np.square(logits(child, images) - wanted).mean() < 0.5 * np.square(before - wanted).mean()
 
 
 @pytest.mark.parametrize("method", METHODS)

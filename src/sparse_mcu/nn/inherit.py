@@ -71,6 +71,8 @@ class _Inheritance:
             if part in ("weight", "log_variance"):
                 fill = 0.0 if part == "weight" else INITIAL_LOG_VARIANCE
                 resized = _resized(layer, parent.layer, self.kinship.read(layer), value, fill)
+                if part == "log_variance" and self.kinship.reads_others(layer):  # what its zeros were about is gone
+                    resized = np.full_like(resized, INITIAL_LOG_VARIANCE)
                 result[part] = _gathered(resized, rows, columns, _four(layer, fresh[part]), fill).reshape(fresh[part].shape)
             elif part.startswith("input_scale."):
                 places = (-1, math.prod(layer.kernel))

@@ -57,6 +57,10 @@ class Kinship:
         """Return the cells of the maps that ``layer`` and its twin write."""
         return self._cells[layer.name], self._parent_cells[self.twins[layer.name].layer.name]
 
+    def reads_others(self, layer: Layer) -> bool:
+        """Say whether ``layer`` reads channels that its twin did not: a layer between has left, or come."""
+        return self.origin(layer.inputs[0]).space != self._parent_spaces[self.twins[layer.name].layer.inputs[0]]
+
     def _channels(self, tensor: str, parents_tensor: str, count: int, parents_count: int) -> IntArray:
         """Return the origin in the parent's tensor of each channel of the child's; by position where they are unrelated."""
         origin = self.origin(tensor)

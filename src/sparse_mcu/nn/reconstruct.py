@@ -67,11 +67,11 @@ def _fit_layers(child: Network, parent: Network, images: npt.NDArray[np.uint8], 
         inputs = [tensors[name] for name in layer.inputs]
         if operation is last:
             rest = [tensors[name] for name in child.layers[-1].inputs if name in tensors and child.layers[-1].op == "add"]
-            _fit(last, inputs[0], logits - sum(rest), np.arange(layer.out_shape[0]), rng)
+            _fit(last, inputs[0], logits - sum(rest), np.arange(layer.out_shape[0]), _begins_anew(kinship, layer), rng)
         elif isinstance(operation, WeightedLayer) and layer.name in kinship.twins:
             rows = kinship.rows(layer)
             target = _resampled(wanted[kinship.twins[layer.name].layer.name][:, rows], *kinship.written(layer), layer)
-            _fit(operation, inputs[0], target, rows, rng)
+            _fit(operation, inputs[0], target, rows, _begins_anew(kinship, layer), rng)
         tensors[layer.name] = operation(*inputs)
 
 
@@ -137,16 +137,18 @@ def _fit(
     x: Tensor,  # (B, C, H, W) that the layer reads
     target: Tensor,  # (B, O, H', W') that it should compute before its ReLU
     rows: IntArray,  # (O,) NEW where there is no target
+    every: bool,  # weight may move; else those that are not zero
     rng: np.random.Generator,
 ) -> None:
-    """Move the weights that are not zero, and the bias or the mean of the batch norm."""
+    """Move weights, and the bias or the mean of the batch norm."""
     layer = module.layer
     factor, bias = module.affine()
     X, Y = _samples(layer, module.scaled(x), target, rng)
     weight = module.effective_weight().double().reshape(len(factor), -1)
     offset = torch.zeros_like(bias)
     fitted = np.flatnonzero((rows != NEW) & (factor.abs() > SMALLEST_FACTOR).numpy())
-    for channels, support in _alike(fitted, weight != 0, separate=layer.op == "depthwise"):
+    movable = torch.ones_like(weight, dtype=torch.bool) if every else weight != 0
+    for channels, support in _alike(fitted, movable, separate=layer.op == "depthwise"):
         inputs = X[:, channels[0] if layer.op == "depthwise" else 0, support]
         lacking = (Y[:, channels] - bias[channels]) / factor[channels] - inputs @ weight[channels][:, support].T
         change, offset[channels] = _best_change(inputs, lacking)
@@ -158,6 +160,11 @@ def _fit(
         module.mean.sub_(offset)
     if module.log_variance is not None and module.sparse:
         keep(module.weight, module.log_variance, module.weight != 0, module.threshold)
+
+
+def _begins_anew(kinship: Kinship, layer: Layer) -> bool:
+    """Say whether ``layer`` reads what its twin did not, so that the zeros of that one's weights mean nothing here."""
+    return layer.name in kinship.twins and kinship.reads_others(layer)
 
 
 def _alike(channels: IntArray, stays: Tensor, separate: bool) -> Iterator[tuple[IntArray, IntArray]]:
