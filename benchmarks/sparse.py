@@ -4,9 +4,11 @@ The network is compiled from its ONNX file as `sparse-mcu compile` does, or is t
 fits an Arduino Uno, with random weights (`plain`); then the smallest weights of every layer become zero, as many as --zeros
 says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run on the first
 test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in flash for
-a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own.
+a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own. With --bits 4 both
+networks have only the upper four bits of every weight, which the code generator then stores as four.
 
-    python benchmarks/sparse.py refB.onnx|plain mnist.npz [--zeros 0.8] [--images 20] [--boards NAME ...] [--optimise size ...]
+    python benchmarks/sparse.py refB.onnx|plain mnist.npz [--zeros 0.8] [--bits 4] [--images 20] [--boards NAME ...]
+                                [--optimise size ...]
 
 Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
 """
@@ -26,7 +28,7 @@ from sparse_mcu.deploy.predict import fitted, straight_bytes
 from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.nn.network import Network
-from sparse_mcu.quant.graph import Convolution, IntegerGraph
+from sparse_mcu.quant.graph import Conv2d, Convolution, IntegerGraph
 from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.run.compile import compile_network
 from sparse_mcu.space.limits import SpaceLimits
@@ -50,6 +52,12 @@ def compiled(network: str, data: str, target: Target) -> tuple[IntegerGraph, Dat
         drawn for drawn in plain(limits) if all(conv.padding == "valid" for block in drawn.blocks for conv in block.convs)
     ]
     return quantise(Network(unpadded[-1], seed=0).fold(), dataset.train.images), dataset
+
+
+def cut(graph: IntegerGraph, bits: int) -> IntegerGraph:
+    """Return ``graph`` with the upper ``bits`` of the eight of every weight; depthwise layers are always stored in eight."""
+    ops = tuple(dataclasses.replace(op, weights=op.weights >> 8 - bits) if isinstance(op, Conv2d) else op for op in graph.ops)
+    return IntegerGraph(ops, graph.tensors)
 
 
 def thinned(graph: IntegerGraph, zeros: float) -> IntegerGraph:
@@ -97,6 +105,7 @@ def main() -> None:
     parser.add_argument("network", help="an ONNX file, or plain")
     parser.add_argument("data", help="the data set it was trained on")
     parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
+    parser.add_argument("--bits", type=int, choices=(4, 8), default=8, help="of a weight")
     parser.add_argument("--images", type=int, default=20, help="test images to run on each board")
     parser.add_argument("--boards", nargs="+", default=["arduino-uno", "microbit"])
     parser.add_argument("--optimise", nargs="+", choices=OPTIMISE, default=OPTIMISE, help="settings to measure")
@@ -108,6 +117,7 @@ def main() -> None:
     for name, optimise in itertools.product(arguments.boards, arguments.optimise):
         target = Target(board(name), optimise=optimise)
         graph, dataset = compiled(arguments.network, arguments.data, target)
+        graph = cut(graph, arguments.bits)
         kept &= compare(graph, thinned(graph, arguments.zeros), target, dataset, arguments.images)
     sys.exit(0 if kept else 1)
 

@@ -145,5 +145,6 @@ def check(graph: IntegerGraph, on: Board, encoding: Encoding, in_pairs: bool = T
     prediction = predict_program(program, kernel_costs(on))
     assert abs(prediction.flash_bytes - firmware.flash_bytes) <= 32
     assert 0 <= prediction.ram_bytes - firmware.static_ram_bytes - simulation.stack_bytes <= 16
+    assert prediction.least_ram_bytes <= prediction.ram_bytes
     if on.name not in WITHOUT_MULTIPLIER:
         assert prediction.cycles == pytest.approx(simulation.cycles.mean(), rel=0.12 if on.time_unit == "cycles" else 0.15)

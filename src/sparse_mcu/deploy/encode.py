@@ -144,7 +144,7 @@ def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
 
 
 def _nibbles(op: Conv2d) -> tuple[bytes, ...] | None:
-    if not fits_nibbles(op):
+    if not _fits_nibbles(op):
         return None
     taps = _window_rows(op).astype(np.uint8) & 15
     taps = np.pad(taps, ((0, 0), (0, 0), (0, taps.shape[2] % 2)))
@@ -152,13 +152,13 @@ def _nibbles(op: Conv2d) -> tuple[bytes, ...] | None:
 
 
 def _nibble_gaps(op: Conv2d) -> tuple[bytes, ...] | None:
-    if not fits_nibbles(op):
+    if not _fits_nibbles(op):
         return None
     return _counted([[_row_of_nibble_gaps(row) for row in channel] for channel in _window_rows(op)])
 
 
-def fits_nibbles(op: Conv2d) -> bool:
-    """Whether every weight of ``op`` fits 4 bits."""
+def _fits_nibbles(op: Conv2d) -> bool:
+    """Whether every weight of ``op`` fits four bits."""
     return bool(op.weights.min() >= NIBBLE[0] and op.weights.max() <= NIBBLE[1])
 
 

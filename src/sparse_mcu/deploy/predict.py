@@ -41,7 +41,7 @@ class Prediction:
     flash_bytes: int
     least_flash_bytes: int  # of any network of the same layers with as many weights or more: other kernels may suit those better
     ram_bytes: int  # variables, the image included, and the deepest stack
-    least_ram_bytes: int  # the same whatever the weights: kernels that skip zeros or do not differ in stack
+    least_ram_bytes: int  # the same whatever the weights, of 8 bits if all are zero: kernels differ in stack
     cycles: int  # of an inference
     parts: tuple[Part, ...]
 
