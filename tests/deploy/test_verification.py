@@ -64,6 +64,16 @@ def test_the_json_has_the_figures_that_scripts_read() -> None:
     assert flat["predicted_cycles"] == prediction.cycles
 
 
+def test_the_board_may_run_the_first_images_alone() -> None:
+    found = verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS, simulated=2)
+    whole = verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS)
+    assert found.measured is not None and whole.measured is not None
+    assert (found.images, found.measured.simulated_images, whole.measured.simulated_images) == (6, 2, 6)
+    assert found.mismatches == 0 and found.test_accuracy == whole.test_accuracy == found.host_accuracy
+    assert found.measured.accuracy == np.mean(interpreter.run(UNO_GRAPH, UNO_IMAGES[:2]).argmax(1) == UNO_LABELS[:2])
+    assert found.to_json()["simulated_images"] == 2
+
+
 def test_every_logit_that_differs_anywhere_counts_once(hand_written: HandWritten, monkeypatch: pytest.MonkeyPatch) -> None:
     """C that says 1, 0, 0... on the board and 0, 0, 0... on this machine."""
     body = "#ifdef __AVR__\n    logits[0] = 1;\n#endif"

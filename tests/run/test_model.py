@@ -23,7 +23,8 @@ def test_a_model_as_json_has_its_figures_and_no_error_rate(finished: Run) -> Non
     value = json.loads(json.dumps(finished.best().to_json()))
     assert (value["number"], value["validation_accuracy"], value["flash_bytes"], value["ram_bytes"]) == (0, 0.9, 4000, 800)
     assert value["milliseconds"] == 1.0  # 16000 cycles at 16 MHz
-    assert value["weight_bits"] == 8
+    architecture = finished.best().trial.architecture
+    assert architecture is not None and value["weight_bits"] == architecture.training.weight_bits
     assert "error" not in value
 
 
@@ -60,20 +61,24 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(finished: Run, tmp_pat
 
 
 def test_verify_looks_at_the_test_split_on_the_board_asked_for(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Target, int]] = []
+    seen: list[tuple[Target, int, object]] = []
 
-    def verify(graph: object, target: Target, images: object, labels: object, progress: object) -> Verification:
-        seen.append((target, images.shape[0]))  # type: ignore[attr-defined]
+    def verify(
+        graph: object, target: Target, images: object, labels: object, progress: object, simulated: object
+    ) -> Verification:
+        seen.append((target, images.shape[0], simulated))  # type: ignore[attr-defined]
         return Verification("", "cycles", 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, "")
 
     monkeypatch.setattr("sparse_mcu.run.model.verify", verify)
     tested = len(finished.dataset().test)
     finished.best().verify()
-    finished.best().verify("arduino-mega", optimise="speed")
+    finished.best().verify("arduino-mega", optimise="speed", images=5)
     budget = finished.budget
     assert seen == [
-        (Target(board("arduino-uno"), budget.ram_bytes, budget.flash_bytes), tested),
-        (Target(board("arduino-mega"), optimise="speed"), tested),
+        (Target(board("arduino-uno"), budget.ram_bytes, budget.flash_bytes), tested, None),
+        (Target(board("arduino-mega"), optimise="speed"), tested, 5),
     ]
+    with pytest.raises(UserError, match="at least one image, but images is 0"):
+        finished.best().verify(images=0)
     with pytest.raises(BoardError, match="did you mean arduino-mega"):
         finished.best().verify("arduino-megga")

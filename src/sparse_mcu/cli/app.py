@@ -203,6 +203,15 @@ def verify(
         str | None, typer.Option(metavar="DATA", show_default="the run's", help="Where the data lie, if they moved.")
     ] = None,
     optimise: OptimiseFor = None,
+    images: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            show_default="all",
+            help="Simulate the board on the first N test images alone: a slow network takes long.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Build a network, run the whole test split on the simulated board, and set what is measured beside what was predicted.
@@ -211,7 +220,7 @@ def verify(
     """
     from sparse_mcu.cli.verify import verify as command
 
-    if not command(run, model, board, data, optimise or "balanced", as_json):
+    if not command(run, model, board, data, optimise or "balanced", images, as_json):
         raise typer.Exit(1)
 
 

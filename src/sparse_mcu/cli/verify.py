@@ -17,14 +17,16 @@ from sparse_mcu.errors import ToolchainError
 from sparse_mcu.run import Run
 
 
-def verify(path: Path, name: str, board: str | None, data: str | None, optimise: Optimise, as_json: bool) -> bool:
+def verify(
+    path: Path, name: str, board: str | None, data: str | None, optimise: Optimise, images: int | None, as_json: bool
+) -> bool:
     """Verify model ``name`` of the run at ``path`` on ``board``, print the figures; return whether every logit agrees.
 
     Raises ToolchainError, after the figures of this machine, where ``board`` cannot be simulated here.
     """
     model = Run.load(path).model(name)
     with shown() as progress:
-        verification = model.verify(board, data, progress, optimise)
+        verification = model.verify(board, data, progress, optimise, images)
     if as_json:
         print_json({"model": model.number, "optimise": optimise, **verification.to_json()})
     else:
@@ -67,7 +69,9 @@ def _lines(verification: Verification) -> Iterator[str]:
     measured = verification.measured
     places = {"NumPy": verification.numpy_accuracy, "C on this machine": verification.host_accuracy}
     if measured is not None:
-        places["C on the simulated board"] = measured.accuracy
+        part = measured.simulated_images < verification.images
+        first = f", on the first {measured.simulated_images:,} images," if part else ""
+        places[f"C on the simulated board{first}"] = measured.accuracy
         time = "" if measured.milliseconds is None else f"an inference takes {measured.milliseconds:.1f} ms"
         if measured.core_cycles is not None:
             time += f", {measured.core_cycles:,} cycles, by the timings of the core's manual"

@@ -35,7 +35,8 @@ Logits = npt.NDArray[np.int16]  # (N, classes)
 class Measurement:
     """What the simulated board showed."""
 
-    accuracy: float
+    simulated_images: int  # the first so many
+    accuracy: float  # of these
     flash_bytes: int  # code and constants of the model, by linking with and without it
     ram_bytes: int  # variables of the model, its input buffer included, and the deepest stack of a run
     cycles: int  # of an inference, rounded mean over the images; instructions where the board counts these
@@ -57,7 +58,7 @@ class Verification:
     host_accuracy: float
     measured: Measurement | None
     not_simulated: str | None  # why, where ``measured`` is None
-    mismatches: int  # logits of all images on which NumPy, this machine and the board do not all agree
+    mismatches: int  # logits of all images on which NumPy, this machine and, where it ran, the board do not all agree
     predicted_flash_bytes: int
     predicted_ram_bytes: int
     predicted_cycles: int
@@ -67,8 +68,9 @@ class Verification:
 
     @property
     def test_accuracy(self) -> float:
-        """Accuracy where the C ran closest to the device: on the simulated board, else on this machine."""
-        return self.host_accuracy if self.measured is None else self.measured.accuracy
+        """Accuracy on all images where the C ran closest to the device: on the simulated board, else on this machine."""
+        simulated = self.measured is not None and self.measured.simulated_images == self.images
+        return self.measured.accuracy if self.measured is not None and simulated else self.host_accuracy
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat object for scripts; the measured figures are null where nothing was simulated.
@@ -95,8 +97,9 @@ def verify(
     images: npt.NDArray[np.uint8],  # (N, C, H, W)
     labels: npt.NDArray[np.int64],  # (N,)
     progress: Progress | None = None,  # of the simulation, by far the longest part
+    simulated: int | None = None,  # images that the board runs, from the first on; None: all
 ) -> Verification:
-    """Build ``graph`` for this machine and for ``target`` and run every image on both.
+    """Build ``graph`` for this machine and for ``target`` and run every image on both, or but the first on the board.
 
     Raises BoardError where it does not fit the board, and ToolchainError without a compiler for this machine. Without a simulator
     for the board the C is checked on this machine alone.
@@ -112,8 +115,8 @@ def verify(
     measured = None
     obstacle = toolchain.obstacle(board)
     if obstacle is None:
-        logits, measured = _measure(source, board, images, labels, progress)
-        differs |= logits != reference
+        logits, measured = _measure(source, board, images[:simulated], labels[:simulated], progress)
+        differs[: len(logits)] |= logits != reference[: len(logits)]
     return Verification(
         board=board.name,
         time_unit=board.time_unit,
@@ -155,6 +158,7 @@ def _measure(
     cycles = float(simulation.cycles.mean())
     core_cycles = None if by_manual is None else float(by_manual.mean())
     return simulation.logits, Measurement(
+        simulated_images=len(images),
         accuracy=_accuracy(simulation.logits, labels),
         flash_bytes=firmware.flash_bytes,
         ram_bytes=firmware.static_ram_bytes + simulation.stack_bytes,

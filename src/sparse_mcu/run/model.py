@@ -94,14 +94,18 @@ class Model:
         source: str | Path | None = None,
         progress: Progress | None = None,
         optimise: Optimise = "balanced",
+        images: int | None = None,
     ) -> Verification:
         """Build the network, run the whole test split on ``board`` (the run's unless given), and compare with the interpreter.
 
-        ``source`` says where the data are if they moved; ``optimise`` is as for ``export``.
+        ``source`` says where the data are if they moved; ``optimise`` is as for ``export``. With ``images`` the board runs the
+        first so many alone, for a slow network would take its simulation hours; the interpreter and this machine run all.
         """
+        if images is not None and images < 1:
+            raise UserError(f"a board must be simulated on at least one image, but images is {images}")
         target = self._target(self.run.board if board is None else boards.board(board), optimise)
         test = self.run.dataset(source).test
-        return verify(self.graph, target, test.images, test.labels, progress)
+        return verify(self.graph, target, test.images, test.labels, progress, images)
 
     def _target(self, board: Board, optimise: Optimise) -> Target:
         """The run's budget is for its own board."""
