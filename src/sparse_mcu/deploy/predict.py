@@ -41,7 +41,7 @@ class Prediction:
     flash_bytes: int
     least_flash_bytes: int  # of any network of the same layers with as many weights or more: other kernels may suit those better
     ram_bytes: int  # variables, the image included, and the deepest stack
-    least_ram_bytes: int  # the same whatever the weights, of 8 bits if all are zero: kernels differ in stack
+    least_ram_bytes: int  # the same whatever the weights: kernels differ in stack
     cycles: int  # of an inference
     parts: tuple[Part, ...]
 
@@ -142,8 +142,7 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     parts = tuple(_part(program, step, costs) for step in program.steps)
     streaming = sum(costs.streaming[event] * count for event, count in stream_events(program).items())
     either = [f"sums_{encoding}" for encoding in (program.board.dense if program.paired else "pairs", "gaps", *NIBBLES)]
-    wide_enough = either if _has_nibbles(program) else either[: -len(NIBBLES)]
-    leaner = min(wide_enough, key=lambda kernel: costs.stack[program.variant(kernel)])
+    leaner = min(either, key=lambda kernel: costs.stack[program.variant(kernel)])
     return Prediction(
         flash_bytes=flash_bytes(program, costs),
         least_flash_bytes=flash_bytes(program, costs) - _spare_bytes(program, costs, set(either)),
@@ -152,12 +151,6 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
         cycles=round(costs.cycles["base"] + streaming) + sum(part.cycles for part in parts),
         parts=parts,
     )
-
-
-def _has_nibbles(program: Program) -> bool:
-    """Whether weights that are not zero are stored in four bits; where all are zero, those of a larger network may need eight."""
-    stored = [step.stage.op for step in program.steps if step.weights is not None and step.weights.encoding in NIBBLES]
-    return any(op.weights.any() for op in stored if isinstance(op, Conv2d))
 
 
 def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str]) -> int:
