@@ -132,3 +132,9 @@ def test_limits_that_make_no_space_are_refused(change: dict[str, Any], message: 
 def test_training_limits_that_make_no_space_are_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
         dataclasses.replace(DIGITS, training=dataclasses.replace(TrainingLimits(), **change))
+
+
+def test_limits_written_before_a_weight_could_have_fewer_bits_hold_eight_alone() -> None:
+    value = DIGITS.to_json()
+    assert value["training"].pop("weight_bits") == (4, 8)
+    assert SpaceLimits.from_json(value).training.weight_bits == (8,)

@@ -37,7 +37,7 @@ class TrainingLimits:
     weight_decays: tuple[float, ...] = (0.0, 1e-4, 1e-3)
     dropouts: tuple[float, ...] = (0.0, 0.1, 0.2)
     augmentations: tuple[float, ...] = (0.0, 1.0)
-    weight_bits: tuple[int, ...] = (4, 8)
+    weight_bits: tuple[int, ...] = (8,)  # all that runs knew which began before there were others
     methods: tuple[Literal["none", "unstructured", "structured", "both"], ...] = ("unstructured", "structured", "both")
     warmups: tuple[float, ...] = (0.3,)
     thresholds: tuple[float, ...] = (3.0,)
@@ -101,6 +101,7 @@ class SpaceLimits:
             strides=(1, 2, 3) if extent >= 16 else (1, 2),
             pools=tuple(window for window in (1, 2, 3, 4) if window == 1 or extent // window >= 4),
             hidden=(0, 8, 16, 32, 64, 128) if large else (0, 8, 16, 32, 64),
+            training=TrainingLimits(weight_bits=(4, 8)),
         )
         _check_reachable(limits)
         return limits
