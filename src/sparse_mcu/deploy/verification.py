@@ -69,8 +69,9 @@ class Verification:
     @property
     def test_accuracy(self) -> float:
         """Accuracy on all images where the C ran closest to the device: on the simulated board, else on this machine."""
-        simulated = self.measured is not None and self.measured.simulated_images == self.images
-        return self.measured.accuracy if self.measured is not None and simulated else self.host_accuracy
+        if self.measured is None or self.measured.simulated_images < self.images:
+            return self.host_accuracy
+        return self.measured.accuracy
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat object for scripts; the measured figures are null where nothing was simulated.

@@ -71,7 +71,7 @@ class _Inheritance:
             if part in ("weight", "log_variance"):
                 fill = 0.0 if part == "weight" else INITIAL_LOG_VARIANCE
                 resized = _resized(layer, parent.layer, self.kinship.read(layer), value, fill)
-                if part == "log_variance" and self.kinship.reads_others(layer):  # what its zeros were about is gone
+                if part == "log_variance" and self.kinship.reads_others(layer):  # its posterior begins anew
                     resized = np.full_like(resized, INITIAL_LOG_VARIANCE)
                 result[part] = _gathered(resized, rows, columns, _four(layer, fresh[part]), fill).reshape(fresh[part].shape)
             elif part.startswith("input_scale."):

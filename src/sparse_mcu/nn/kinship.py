@@ -58,8 +58,9 @@ class Kinship:
         return self._cells[layer.name], self._parent_cells[self.twins[layer.name].layer.name]
 
     def reads_others(self, layer: Layer) -> bool:
-        """Say whether ``layer`` reads channels that its twin did not: a layer between has left, or come."""
-        return self.origin(layer.inputs[0]).space != self._parent_spaces[self.twins[layer.name].layer.inputs[0]]
+        """Say whether ``layer`` reads channels that its twin did not: the zeros of that one's weights mean nothing here."""
+        twin = self.twins.get(layer.name)
+        return twin is not None and self.origin(layer.inputs[0]).space != self._parent_spaces[twin.layer.inputs[0]]
 
     def _channels(self, tensor: str, parents_tensor: str, count: int, parents_count: int) -> IntArray:
         """Return the origin in the parent's tensor of each channel of the child's; by position where they are unrelated."""

@@ -67,11 +67,11 @@ def _fit_layers(child: Network, parent: Network, images: npt.NDArray[np.uint8], 
         inputs = [tensors[name] for name in layer.inputs]
         if operation is last:
             rest = [tensors[name] for name in child.layers[-1].inputs if name in tensors and child.layers[-1].op == "add"]
-            _fit(last, inputs[0], logits - sum(rest), np.arange(layer.out_shape[0]), _begins_anew(kinship, layer), rng)
+            _fit(last, inputs[0], logits - sum(rest), np.arange(layer.out_shape[0]), kinship.reads_others(layer), rng)
         elif isinstance(operation, WeightedLayer) and layer.name in kinship.twins:
             rows = kinship.rows(layer)
             target = _resampled(wanted[kinship.twins[layer.name].layer.name][:, rows], *kinship.written(layer), layer)
-            _fit(operation, inputs[0], target, rows, _begins_anew(kinship, layer), rng)
+            _fit(operation, inputs[0], target, rows, kinship.reads_others(layer), rng)
         tensors[layer.name] = operation(*inputs)
 
 
@@ -160,11 +160,6 @@ def _fit(
         module.mean.sub_(offset)
     if module.log_variance is not None and module.sparse:
         keep(module.weight, module.log_variance, module.weight != 0, module.threshold)
-
-
-def _begins_anew(kinship: Kinship, layer: Layer) -> bool:
-    """Say whether ``layer`` reads what its twin did not, so that the zeros of that one's weights mean nothing here."""
-    return layer.name in kinship.twins and kinship.reads_others(layer)
 
 
 def _alike(channels: IntArray, stays: Tensor, separate: bool) -> Iterator[tuple[IntArray, IntArray]]:

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparse_mcu.nn.rounding import FULL_BITS, steps
+
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 INITIAL_LOG_VARIANCE = -10.0
 NOISE_POOL = 2**18
@@ -89,17 +91,15 @@ def suggested_bits(
 ) -> int:
     """Return the fewest of 2, 4 and 8 bits whose rounding adds no more noise than the posterior found harmless.
 
-    Rounding to b bits, symmetric per output channel, has steps of max|w| / (2^(b-1) - 1) and adds step²/12 to each weight.
+    Rounding (``rounding.steps``) adds step²/12 to the variance of each weight.
     """
     kept = weight != 0
     harmless = torch.where(kept, log_variance.exp(), 0.0).sum()
-    largest = weight.abs().flatten(1).amax(1)  # (O,)
     weights = kept.flatten(1).sum(1)  # (O,)
     for bits in (2, 4):
-        step = largest / (2 ** (bits - 1) - 1)
-        if (weights * step.square() / 12).sum() <= harmless:
+        if (weights * steps(weight, bits).flatten().square() / 12).sum() <= harmless:
             return bits
-    return 8
+    return FULL_BITS
 
 
 class Noise:
