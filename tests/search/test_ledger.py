@@ -5,7 +5,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -318,20 +317,3 @@ def test_a_database_that_is_read_only_to_us_is_one_clear_error(tmp_path: Path, m
     monkeypatch.setattr(sqlite3, "connect", connect_read_only)
     with pytest.raises(RunError, match="cannot be written: attempt to write a readonly database"):
         Ledger.resume(tmp_path)
-
-
-def test_an_interrupt_waits_for_the_end_of_a_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the middle of a transaction it would lock the database for what is still to be recorded."""
-    with Ledger.create(tmp_path) as ledger:
-        written = []
-
-        def interrupted(*arguments: object) -> None:
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.01)  # the interpreter handles the signal now, if at all
-            written.append(arguments)
-
-        monkeypatch.setattr(type(ledger.study), "set_user_attr", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            ledger.seconds_used = 3.0
-        assert len(written) == 1
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -1,5 +1,4 @@
 import collections
-import contextlib
 import dataclasses
 import signal
 import subprocess
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import search_fakes
+import sqlalchemy
 import torch
 from search_fakes import FLASH_BYTES, RAM_BYTES, dataset, teach_at_once
 
@@ -287,23 +287,35 @@ def test_kill_9_and_resume(tmp_path: Path) -> None:
                 assert set(ledger.weights(record.number)) == {"seed"}
 
 
-def test_an_interrupt_that_python_forgets_stops_the_search_too(tmp_path: Path) -> None:
-    """As one that is raised in a callback of the garbage collector."""
-    forgotten = []
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_in_a_transaction_waits_for_its_end(tmp_path: Path, number: signal.Signals) -> None:
+    """A read is one too: KeyboardInterrupt in it would lock the database for what is still to be recorded."""
+    sent = []
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def send(*_: object) -> None:
+        sent.append(number)
+        signal.raise_signal(number)
 
     def observe(progress: Progress) -> None:
-        if progress.done >= 2 and not forgotten:
-            with contextlib.suppress(KeyboardInterrupt):
-                signal.raise_signal(signal.SIGINT)
-            forgotten.append(progress.done)
+        if progress.done == 2:
+            sqlalchemy.event.listen(sqlalchemy.Engine, "before_cursor_execute", send)
 
-    before = signal.getsignal(signal.SIGINT)
-    with Ledger.create(tmp_path) as ledger:
-        options = dataclasses.replace(OPTIONS, trials=1000)
-        ending = search(dataset(), options, ledger, observe, search_fakes.evaluate_at_once, teach_at_once)
-        done = [record.state for record in ledger.records()]
-    assert ending == "interrupted" and forgotten and done.count("complete") < 20
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(number, interrupt)
+    try:
+        with Ledger.create(tmp_path) as ledger:
+            options = dataclasses.replace(OPTIONS, trials=1000)
+            ending = search(dataset(), options, ledger, observe, search_fakes.evaluate_at_once, teach_at_once)
+        assert signal.getsignal(number) is interrupt
+    finally:
+        signal.signal(number, before)
+        sqlalchemy.event.remove(sqlalchemy.Engine, "before_cursor_execute", send)
+    with Ledger.open(tmp_path) as ledger:
+        states = collections.Counter(record.state for record in ledger.records())
+    assert ending == "interrupted" and sent
+    assert 2 <= states["complete"] < 20 and set(states) <= {"complete", "interrupted"}
 
 
 def test_an_interrupt_stops_the_search_cleanly(tmp_path: Path) -> None:

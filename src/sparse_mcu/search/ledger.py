@@ -14,13 +14,10 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import sqlite3
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -342,31 +339,14 @@ def _sync(path: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(directory: Path) -> Iterator[None]:
-    """Turn what goes wrong when a disk is full or read-only into a RunError; Ctrl-C waits until the write is whole."""
+    """Turn what goes wrong when a disk is full or read-only into a RunError."""
     try:
-        with _interrupts_deferred():
-            yield
+        yield
     except (OSError, GraphFileError, SQLAlchemyError, StorageInternalError, sqlite3.Error) as error:
         raise RunError(
             f"a search writes to its run directory, but {directory} cannot be written: {_reason(error)}; "
             "nothing recorded is lost: make room, then resume"
         ) from error
-
-
-@contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
-    """Hear of Ctrl-C at the end: in the middle of a transaction it would leave the database locked for those that follow."""
-    if threading.current_thread() is not threading.main_thread():  # which alone is interrupted
-        yield
-        return
-    heard: list[tuple[int, FrameType | None]] = []
-    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append((number, frame)))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if heard and callable(before):
-            before(*heard[0])
 
 
 def _reason(error: BaseException) -> str:

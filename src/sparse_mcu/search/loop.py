@@ -12,7 +12,6 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from types import FrameType
 from typing import Literal
 
 import numpy as np
@@ -46,6 +45,7 @@ Teach = Callable[[Lesson, TrainingData, str, float | None], Teacher]
 Pool = Workers[Evaluation | Teacher]
 
 TICK_SECONDS = 0.5  # between two reports while nothing happens
+STOPS = (signal.SIGINT, signal.SIGTERM)
 # After its time a search waits so long, or for this share of it, for candidates that are being measured; their training ends
 # with the time.
 GRACE_SECONDS, GRACE_SHARE = 4.0, 0.01
@@ -71,45 +71,39 @@ def search(
     where the device is not there, and SparseMcuError where no candidate can be evaluated.
     """
     start = time.monotonic()
-    try:
-        with _interrupts_remembered() as heard, threads(1), Pool(dataset, _device(options.device), options.workers) as workers:
-            session = _Session(dataset, options, ledger, observer, workers, start, heard)
-            try:
-                session.run(evaluate, teach)
-            finally:
-                session.end()
-    except KeyboardInterrupt:
-        return "interrupted"
-    return "finished"
+    with _stops_remembered() as stops, threads(1), Pool(dataset, _device(options.device), options.workers) as workers:
+        session = _Session(dataset, options, ledger, observer, workers, start, stops)
+        try:
+            session.run(evaluate, teach)
+        finally:
+            session.end()
+    return "interrupted" if stops else "finished"
 
 
 @contextlib.contextmanager
-def _interrupts_remembered() -> Iterator[list[int]]:
-    """Yield a list that Ctrl-C adds to, besides raising KeyboardInterrupt.
+def _stops_remembered() -> Iterator[list[int]]:
+    """Yield a list that Ctrl-C adds to, and SIGTERM where the caller hears it, instead of interrupting what is going on.
 
-    Where that is raised in a callback of the garbage collector, Python prints and forgets it.
+    In the middle of a transaction, of a read too, KeyboardInterrupt would leave the database locked for what is still to be
+    recorded; raised in a callback of the garbage collector, it would be printed and forgotten.
     """
     heard: list[int] = []
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield heard
-        return
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
-        before(number, frame)
-
-    signal.signal(signal.SIGINT, hear)
+    main = threading.current_thread() is threading.main_thread()  # which alone is interrupted
+    before = {number: signal.getsignal(number) for number in STOPS} if main else {}
+    caught = {number: handler for number, handler in before.items() if callable(handler)}
+    for number in caught:
+        signal.signal(number, lambda number, frame: heard.append(number))
     try:
         yield heard
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in caught.items():
+            signal.signal(number, handler)
 
 
 class _Session:
     """The trials from one start of the search to its end.
 
-    ``start``: when it began, by time.monotonic; ``interrupts``: those that the user has made since.
+    ``start``: when it began, by time.monotonic; ``stops``: signals that have asked since for its end.
     """
 
     def __init__(
@@ -120,10 +114,10 @@ class _Session:
         observer: Observer,
         workers: Pool,
         start: float,
-        interrupts: Sequence[int],
+        stops: Sequence[int],
     ) -> None:
         self._options, self._ledger, self._observer, self._workers = options, ledger, observer, workers
-        self._interrupts = interrupts
+        self._stops = stops
         self._limits = self._fixed_limits(dataset)
         self._shortfall = Feasibility(options.board, options.budget).shortfall
         self._start = start - ledger.seconds_used  # earlier sessions count as if they had just been
@@ -250,6 +244,8 @@ class _Session:
         return Parent(architecture, self._ledger.weights(number))
 
     def _may_start(self) -> bool:
+        if self._stops:
+            return False
         if self._options.trials is not None:
             return self._begun() < self._options.trials
         # A candidate that the deadline would cut short is not worth starting; polishing is as long as there is time for.
@@ -315,10 +311,7 @@ class _Session:
         return self._deadline - time.monotonic()
 
     def _goes_on(self) -> bool:
-        """Whether there is time; raise KeyboardInterrupt where one was lost."""
-        if self._interrupts:
-            raise KeyboardInterrupt
-        return not self._overdue()
+        return not self._stops and not self._overdue()
 
     def _overdue(self) -> bool:
         seconds = self._options.seconds
