@@ -1,6 +1,5 @@
 import errno
 import os
-import signal
 import sqlite3
 import stat
 import subprocess
