@@ -28,9 +28,8 @@ import torch
 
 from sparse_mcu.data import load
 from sparse_mcu.data.dataset import Split
-from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
-from sparse_mcu.nn.reconstruct import reconstruct
+from sparse_mcu.nn.reconstruct import begin_as
 from sparse_mcu.nn.train import Images, accuracy, train
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.limits import SpaceLimits
@@ -113,16 +112,14 @@ def _epochs_needed(
     """Return the fewest epochs of EPOCHS after which ``child`` is as accurate as ``target``, NEVER where none are."""
     for epochs in EPOCHS:
         network = Network(_trained_for(child, max(epochs, 1)), seed)
-        if parent is not None:
-            inherit(network, parent)
-            reconstruct(network, parent, training.images, seed)
+        inherited = parent is not None and begin_as(network, parent, training.images, seed)
         if epochs > 0:
             train(
                 network,
                 training.images,
                 training.labels,
                 seed=seed,
-                inherited=parent is not None,
+                inherited=inherited,
                 epoch_images=len(training),
             )
         if _accuracy(network, validation) >= target:

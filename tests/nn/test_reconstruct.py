@@ -11,7 +11,7 @@ from sparse_mcu.nn.kinship import Kinship
 from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.network import Network
 from sparse_mcu.nn.operations import apply_weights, padded
-from sparse_mcu.nn.reconstruct import RIDGES, _best_change, _interpolation, _ridge, _samples, reconstruct
+from sparse_mcu.nn.reconstruct import RIDGES, _best_change, _interpolation, _ridge, _samples, begin_as, reconstruct
 from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 from sparse_mcu.space.layers import layers
 from sparse_mcu.space.limits import SpaceLimits
@@ -161,6 +161,27 @@ def test_a_child_of_the_same_layers_is_left_as_it_is(trained_network):
     assert all(np.array_equal(value, before[name]) for name, value in child.weights().items())
 
 
+def test_a_child_that_lost_what_told_images_apart_begins_anew(trained_network):
+    """As where pruning has emptied a block that a branch leads past, and the morph takes the branch."""
+    first, middle, last = three_layers(training=Training(pruning=Pruning("unstructured"))).blocks
+    branched = three_layers(
+        training=Training(pruning=Pruning("unstructured")), blocks=(replace(first, branch=True), middle, last)
+    )
+    parent = trained_network(branched, 3)
+    emptied = next(layer for layer in parent.weighted() if layer.layer.name == "block1.conv0")
+    with torch.no_grad():
+        emptied.weight.zero_()
+        emptied.log_variance.zero_()
+    images = images_for(branched, 1)
+    child = Network(replace(branched, blocks=(first, middle, last)), seed=9)
+    fresh = child.weights()
+    assert not begin_as(child, parent, images, seed=0)
+    assert all(np.array_equal(value, fresh[name]) for name, value in child.weights().items())
+    wider = Network(replace(branched, blocks=(replace(first, branch=True), middle, Block((Conv("regular", (3, 3), 7),)))), seed=9)
+    assert begin_as(wider, parent, images, seed=0)
+    np.testing.assert_allclose(logits(wider, images), logits(parent, images), atol=0.5 * logits(parent, images).std())
+
+
 def test_the_same_seed_fits_the_same_weights(trained_network):
     parent = trained_network(three_layers(), 3)
     images = images_for(parent.architecture, 1, 3000)
@@ -205,6 +226,19 @@ def test_ridge_regression_is_that_of_its_definition(shape):
         expected = np.linalg.lstsq(stacked, right, rcond=None)[0]
         np.testing.assert_allclose(change, expected, atol=1e-9)
         np.testing.assert_allclose(offset, Y.mean(0) - X.mean(0) @ expected, atol=1e-9)
+
+
+def test_a_weaker_ridge_has_to_be_worth_its_larger_weights():
+    """Inputs that are nearly the same could tell their small difference with large weights that cancel each other."""
+    rng = np.random.default_rng(0)
+    common, difference = rng.standard_normal((2, 4000))
+    X = np.stack([common + 0.3 * difference, common - 0.3 * difference], axis=1)
+    noise = 0.3 * rng.standard_normal(4000)
+    near, far = (
+        _best_change(torch.from_numpy(X), torch.from_numpy(common + share * difference + noise)[:, None])[0].abs().max()
+        for share in (0.1, 3.0)
+    )
+    assert near < 0.6 and far > 4.0
 
 
 def test_what_only_learns_its_samples_by_heart_changes_nothing():

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.kinship import NEW, Cells, IntArray, Kinship
 from sparse_mcu.nn.modules import WeightedLayer
 from sparse_mcu.nn.network import Network
@@ -32,10 +33,34 @@ from sparse_mcu.space.layers import INPUT, LOGITS, Layer
 IMAGES = 2048  # at most, and no more than keep the largest map of all of them below ACTIVATIONS numbers
 ACTIVATIONS = 2**24
 SAMPLES = 8192  # of the places of a map: more than enough to tell a few hundred weights
-# λ as shares of the mean square of an input: which one, or whether to move at all, is decided by samples that were held out.
-RIDGES = (1e-2, 1e-1, 1.0, 10.0)
+# λ as shares of the mean square of an input: which one, or whether to move at all, is decided by samples that were held out. A
+# weaker one has to leave less than this share of what is lacking: else it comes a little nearer to the parent with large weights
+# that cancel each other, which few bits cannot hold, and which training, whose steps are as long as ever, hardly moves.
+RIDGES = (10.0, 1.0, 0.1, 0.01)
+WEAKER_SHARE = 0.1
 HELD_OUT = 0.25  # of the samples
 SMALLEST_FACTOR = 1e-6  # of a channel behind its batch norm and scale: the sums of one below do not matter
+LEAST_SPREAD = 1e-6  # of logits over images, as a share of the parent's: below it they are constant
+
+
+def begin_as(
+    child: Network,
+    parent: Network,
+    images: npt.NDArray[np.uint8],  # (N, C, H, W)
+    seed: int,
+) -> bool:
+    """Let ``child`` inherit from ``parent`` and fit it to that one's function; both are left in eval mode, on the CPU.
+
+    Where all that told the parent's images apart has left with the morph, nothing could bring it back, for what was pruned stays
+    so: ``child`` keeps its fresh weights then, and the answer is False. The same seed picks the same images.
+    """
+    fresh = child.weights()
+    inherit(child, parent)
+    reconstruct(child, parent, images, seed)
+    if _tells_apart(child, parent, images, seed):
+        return True
+    child.load(fresh)
+    return False
 
 
 @torch.no_grad()
@@ -55,6 +80,13 @@ def reconstruct(
         return
     with _unrounded(child), _unrounded(parent):
         _fit_layers(child, parent, images, np.random.default_rng(seed))
+
+
+@torch.no_grad()
+def _tells_apart(child: Network, parent: Network, images: npt.NDArray[np.uint8], seed: int) -> bool:
+    x = _sample(images, child, np.random.default_rng(seed))
+    spread, parents_spread = (float(network(x).std(0, correction=0).max()) for network in (child, parent))
+    return spread > LEAST_SPREAD * parents_spread
 
 
 def _fit_layers(child: Network, parent: Network, images: npt.NDArray[np.uint8], rng: np.random.Generator) -> None:
@@ -194,14 +226,17 @@ def _best_change(
     X: Tensor,  # (n, D)
     Y: Tensor,  # (n, m)
 ) -> tuple[Tensor, Tensor]:  # (D, m), (m,)
-    """Return the change of the weights and of the bias of m channels that serves samples best that it does not know."""
+    """Return the change of the weights and of the bias of m channels that serves samples which it does not know.
+
+    No change, or the one with the strongest ridge of which weaker ones are not much better.
+    """
     known = len(X) - int(HELD_OUT * len(X))
     best = torch.zeros(X.shape[1], Y.shape[1], dtype=X.dtype), torch.zeros(Y.shape[1], dtype=X.dtype)
-    least = float(Y[known:].square().sum())
+    wanted = float(Y[known:].square().sum())
     for change, offset in _ridge(X[:known], Y[:known]):
         lacking = float((Y[known:] - X[known:] @ change - offset).square().sum())
-        if lacking < least:
-            best, least = (change, offset), lacking
+        if lacking < wanted:
+            best, wanted = (change, offset), WEAKER_SHARE * lacking
     return best
 
 

@@ -14,9 +14,8 @@ import torch
 from sparse_mcu.cost import cost
 from sparse_mcu.data.dataset import Split, UInt8Array
 from sparse_mcu.nn.folded import Float32Array
-from sparse_mcu.nn.inherit import inherit
 from sparse_mcu.nn.network import Network
-from sparse_mcu.nn.reconstruct import reconstruct
+from sparse_mcu.nn.reconstruct import begin_as
 from sparse_mcu.nn.train import Images, accuracy, train
 from sparse_mcu.quant.graph import IntegerGraph
 from sparse_mcu.quant.interpreter import run
@@ -46,8 +45,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     few = Split(data.validation.images[:RUNG_IMAGES], data.validation.labels[:RUNG_IMAGES])
     watch = _Watch(candidate, lambda: objectives(integer_graph(), few))
     with threads(1):
-        if candidate.parent is not None:
-            _begin_as(network, candidate.parent, images, candidate.seed)
+        inherited = candidate.parent is not None and _begin_as(network, candidate.parent, images, candidate.seed)
         soft = _soft_labels(network, candidate.teacher, data, device)
         log = train(
             network,
@@ -58,7 +56,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
             deadline=deadline,
             hopeless=watch,
             pruned=candidate.polish,
-            inherited=candidate.parent is not None,
+            inherited=inherited,
             teacher=soft,
         )
         graph = integer_graph()
@@ -66,12 +64,11 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
     return Evaluation(objectives(graph, data.validation), graph, network.weights(), notes, tuple(watch.measured), watch.stopped)
 
 
-def _begin_as(network: Network, origin: Parent, images: UInt8Array, seed: int) -> None:
-    """Give ``network`` what its parent has learnt."""
+def _begin_as(network: Network, origin: Parent, images: UInt8Array, seed: int) -> bool:
+    """Give ``network`` what its parent has learnt; say whether that was of use."""
     parent = Network(origin.architecture, seed)
     parent.load(origin.weights)
-    inherit(network, parent)
-    reconstruct(network, parent, images, seed)
+    return begin_as(network, parent, images, seed)
 
 
 def _soft_labels(network: Network, teacher: Teacher | None, data: TrainingData, device: str) -> Float32Array | None:
