@@ -1,6 +1,6 @@
 """Generated C through the eyes of compilers and a static analyser: warnings, what it needs of a library, who calls whom.
 
-Random integer graphs, whole images and streamed rows in turn, become C. For each of them
+Random integer graphs, whole images and streamed rows in turn, become C, with static variables and reentrant. For each of them
 
 - gcc and clang, and every core's own compiler, take it with all warnings as errors;
 - clang takes it for bare Arm and RISC-V cores, whose headers are the compiler's alone;
@@ -66,7 +66,10 @@ def checks(target: Board) -> dict[str, tuple[str, ...]]:
 
 
 def sources(count: int) -> Iterator[tuple[Board, CSource]]:
-    """Yield the C of random graphs for every core and every setting in turn, every other one streamed as far as it can be."""
+    """Yield the C of random graphs for every core and every setting in turn, every other one streamed as far as it can be.
+
+    Each with variables of its own and, reentrant, with those of the caller.
+    """
     targets = list({row.core: row for row in boards()}.values())
     for seed in range(count):
         graph = random_graph(np.random.default_rng(seed), SIZES[seed % len(SIZES)])
@@ -75,6 +78,7 @@ def sources(count: int) -> Iterator[tuple[Board, CSource]]:
         aim = Target(target, optimise=OPTIMISE[seed // 2 % len(OPTIMISE)])
         for program in candidates(graph, aim, kernel_costs(target), lines):
             yield target, render(program, None)
+            yield target, render(program, None, reentrant=True)
 
 
 def check(target: Board, folder: Path) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,12 @@
 """Measures c/kernels.c on every core that can be simulated here, and rewrites src/sparse_mcu/deploy/kernel_costs.toml.
 
-    python tools/measure_kernels.py [--boards BOARD ...] [--probes 300] [--check 60]
+    python tools/measure_kernels.py [--boards BOARD ...] [--probes 360] [--check 60]
 
 Random networks (probes.py) are compiled and run on a board of each core. Sizes of code, descriptors and the compiler's helpers
 are read off the symbols of the programs; those of descriptors and helpers must agree among them. The stack of a chain of kernels
 is the smallest that a probe with the chain shows; what the network's own function adds to it grows with the number of its steps.
-Cycles are fitted to the events that predict.py counts: the least squares of the relative errors, with no negative cost; where the
-simulator counts instructions, these take the place of cycles. What the table then predicts of other random networks is printed
-beside what they take.
+Cycles are fitted to the events that events.py counts; where the simulator counts instructions, these take the place of cycles.
+What the table then predicts of other random networks is printed beside what they take.
 """
 
 import argparse
@@ -19,8 +18,7 @@ from pathlib import Path
 import measure_nibbles
 import measure_streaming
 import numpy as np
-from probes import NO_MULTIPLIER, Probe, chains, code_bytes, probes, usual, variants
-from scipy.optimize import nnls  # type: ignore[import-untyped]
+from probes import NO_MULTIPLIER, Probe, chains, code_bytes, fitted_cycles, probes, usual, variants
 
 from sparse_mcu.deploy import kernel_costs, toolchain
 from sparse_mcu.deploy.boards import Board, board
@@ -53,7 +51,7 @@ HEAD = "# What the kernels take on each core. Written by tools/measure_kernels.p
 def main() -> None:
     """Measure and write the table, then print how far its predictions are off."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--probes", type=int, default=300, help="networks to measure for each core")
+    parser.add_argument("--probes", type=int, default=360, help="networks to measure for each core")
     parser.add_argument("--check", type=int, default=60, help="other networks whose predictions are compared with measurements")
     parser.add_argument(
         "--boards", nargs="+", choices=BOARDS, default=BOARDS, help="measure the cores of these, keep the others' tables"
@@ -92,7 +90,7 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
         structs=structs,
         stack=stack,
         steps=_steps(found, stack),
-        cycles=_cycles(found),
+        cycles=fitted_cycles(found, {}),
         unrolled=_unrolled(found),
         streaming={},
     )
@@ -193,14 +191,6 @@ def _calls(found: list[Probe], known: KernelCosts) -> tuple[int, dict[str, int]]
     columns = np.column_stack([np.ones(len(found)), counts])
     base, *calls = (round(value) for value in np.linalg.lstsq(columns, np.array(rest), rcond=None)[0])
     return base, dict(zip(CALLS, calls, strict=True))
-
-
-def _cycles(found: list[Probe]) -> dict[str, float]:
-    names = sorted({name for probe in found for name in probe.events})
-    counts = np.array([[probe.events[name] for name in names] for probe in found], float)
-    measured = np.array([probe.cycles for probe in found])
-    values, _ = nnls(counts / measured[:, None], np.ones(len(found)), maxiter=100 * len(names))
-    return {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
 
 
 def report(target: Board, costs: KernelCosts, found: list[Probe]) -> None:

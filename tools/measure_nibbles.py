@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
-from probes import Probe, chains, code_bytes, measured, plain_graph, smallest, usual, variants, with_wide_bias
-from scipy.optimize import nnls  # type: ignore[import-untyped]
+from probes import Probe, chains, code_bytes, fitted_cycles, measured, plain_graph, smallest, usual, variants, with_wide_bias
 
 from sparse_mcu.deploy import kernel_costs
 from sparse_mcu.deploy.boards import Board, board
@@ -48,7 +47,7 @@ def with_nibbles(target: Board, costs: KernelCosts, count: int = PROBES) -> Kern
         helpers=_joined(costs.helpers, {name: probe.symbols[name] for probe in found for name in probe.helpers}),
         uses=_joined(costs.uses, {name: tuple(sorted(frozenset.intersection(*sets))) for name, sets in present.items()}),
         stack=_joined(costs.stack, _stack(found, costs)),
-        cycles=_joined(costs.cycles, _cycles(found, {name: costs.cycles[name] for name in known})),
+        cycles=_joined(costs.cycles, fitted_cycles(found, {name: costs.cycles[name] for name in known})),
     )
 
 
@@ -104,16 +103,6 @@ def _stack(found: list[Probe], costs: KernelCosts) -> dict[str, int]:
         else:
             least[chain] = min(least[chain], costs.stack[chain])
     return least
-
-
-def _cycles(found: list[Probe], known: dict[str, float]) -> dict[str, float]:
-    """What is left of the time once ``known`` events are taken off: by the other events."""
-    names = sorted({name for probe in found for name in probe.events} - known.keys())
-    counts = np.array([[probe.events[name] for name in names] for probe in found], float)
-    total = np.array([probe.cycles for probe in found])
-    rest = total - [sum(known[name] * count for name, count in probe.events.items() if name in known) for probe in found]
-    values, _ = nnls(counts / total[:, None], rest / total, maxiter=100 * len(names))
-    return {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
 
 
 def main() -> None:

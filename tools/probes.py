@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import Board
@@ -252,6 +253,26 @@ def with_wide_bias(graph: IntegerGraph) -> IntegerGraph:
         arrays[name][0] = value
     changed = dataclasses.replace(last, **arrays)
     return IntegerGraph((*graph.ops[:index], changed, *graph.ops[index + 1 :]), graph.tensors)
+
+
+def fitted_cycles(found: list[Probe], known: dict[str, float]) -> dict[str, float]:
+    """Return what the events of the probes take, but for ``known`` ones: the least squares of relative errors, none negative.
+
+    Kernels that are compiled in several ways are told apart only as far as probes do: that an event takes what it does in the
+    mean over all ways weighs as much as one probe in which it happens.
+    """
+    names = sorted({name for probe in found for name in probe.events} - known.keys())
+    measured = np.array([probe.cycles for probe in found])
+    counts = np.array([[probe.events[name] for name in names] for probe in found], float) / measured[:, None]
+    explained = [sum(known.get(name, 0) * count for name, count in probe.events.items()) for probe in found]
+    rest = 1 - np.array(explained) / measured
+    groups = [re.sub(r"\.(padded|single)\b", "", name) for name in names]
+    of_group = np.array([[group == other for other in sorted(set(groups))] for group in groups], float)
+    common = of_group @ nnls(counts @ of_group, rest, maxiter=100 * len(names))[0]
+    weights = np.sqrt((counts**2).sum(axis=0) / (counts > 0).sum(axis=0))
+    rows, goals = np.vstack([counts, np.diag(weights)]), np.concatenate([rest, weights * common])
+    values, _ = nnls(rows, goals, maxiter=100 * len(names))
+    return {name: round(float(value), 2) for name, value in zip(names, values, strict=True)}
 
 
 def symbols(firmware: Firmware) -> dict[str, int]:

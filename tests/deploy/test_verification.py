@@ -78,7 +78,7 @@ def test_every_logit_that_differs_anywhere_counts_once(hand_written: HandWritten
     """C that says 1, 0, 0... on the board and 0, 0, 0... on this machine."""
     body = "#ifdef __AVR__\n    logits[0] = 1;\n#endif"
     wrong = hand_written(body, input_bytes=UNO_IMAGES[0].size, classes=UNO_GRAPH.classes)
-    monkeypatch.setattr(verification, "generate", lambda graph, target: wrong)
+    monkeypatch.setattr(verification, "generate", lambda graph, target, reentrant: wrong)
     found = verify(UNO_GRAPH, Target(UNO), UNO_IMAGES, UNO_LABELS)
     reference = interpreter.run(UNO_GRAPH, UNO_IMAGES)
     differs = reference != 0

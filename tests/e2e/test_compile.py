@@ -46,6 +46,14 @@ def test_a_network_from_elsewhere_runs_on_the_board(cli: CommandLine) -> None:
     assert all((cli.cwd / file).stat().st_size > 500 for file in shown["files"])
 
 
+def test_all_variables_can_be_the_callers(cli: CommandLine) -> None:
+    save(cli.cwd)
+    shown = cli.json(*COMPILE, "--reentrant", "--verify")
+    assert shown["reentrant"] and shown["verification"]["mismatches"] == 0
+    header, source = ((cli.cwd / file).read_text() for file in shown["files"])
+    assert "} model_state;" in header and "model_run(model_state *model)" in source
+
+
 def test_flash_can_be_traded_for_cycles(cli: CommandLine) -> None:
     save(cli.cwd)
     small, default, fast = (

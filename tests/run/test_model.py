@@ -49,6 +49,14 @@ def test_onnx_says_which_graph_it_is(finished: Run, tmp_path: Path) -> None:
     assert digest(finished.best().graph) in model.doc_string
 
 
+def test_a_reentrant_network_has_its_variables_in_a_struct(finished: Run, tmp_path: Path) -> None:
+    header, source = finished.best().export(tmp_path, reentrant=True)
+    assert "} model_state;" in header.read_text()
+    assert "_run(model_state *model)" in source.read_text()
+    with pytest.raises(UserError, match="only C is made reentrant, but the format is onnx"):
+        finished.best().export(tmp_path, "onnx", reentrant=True)
+
+
 def test_an_unknown_format_is_refused(finished: Run) -> None:
     with pytest.raises(UserError, match="no export format is called 'C'; known: c"):
         finished.best().export(format="C")
@@ -61,22 +69,20 @@ def test_a_place_that_cannot_be_written_is_one_clear_line(finished: Run, tmp_pat
 
 
 def test_verify_looks_at_the_test_split_on_the_board_asked_for(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[Target, int, object]] = []
+    seen: list[tuple[Target, int, tuple[object, ...]]] = []
 
-    def verify(
-        graph: object, target: Target, images: object, labels: object, progress: object, simulated: object
-    ) -> Verification:
-        seen.append((target, images.shape[0], simulated))  # type: ignore[attr-defined]
+    def verify(graph: object, target: Target, images: object, labels: object, progress: object, *how: object) -> Verification:
+        seen.append((target, images.shape[0], how))  # type: ignore[attr-defined]
         return Verification("", "cycles", 0, 0, 0, None, None, 0, 0, 0, 0, 0, 0, "")
 
     monkeypatch.setattr("sparse_mcu.run.model.verify", verify)
     tested = len(finished.dataset().test)
     finished.best().verify()
-    finished.best().verify("arduino-mega", optimise="speed", images=5)
+    finished.best().verify("arduino-mega", optimise="speed", images=5, reentrant=True)
     budget = finished.budget
     assert seen == [
-        (Target(board("arduino-uno"), budget.ram_bytes, budget.flash_bytes), tested, None),
-        (Target(board("arduino-mega"), optimise="speed"), tested, 5),
+        (Target(board("arduino-uno"), budget.ram_bytes, budget.flash_bytes), tested, (None, False)),
+        (Target(board("arduino-mega"), optimise="speed"), tested, (5, True)),
     ]
     with pytest.raises(UserError, match="at least one image, but images is 0"):
         finished.best().verify(images=0)

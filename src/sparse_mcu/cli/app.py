@@ -47,6 +47,12 @@ OptimiseFor = Annotated[
         help="What matters most: the least flash (size), or the fewest cycles that the flash has room for (speed).",
     ),
 ]
+Reentrant = Annotated[
+    bool,
+    typer.Option(
+        "--reentrant", help="All variables in a struct of the caller's, so that several can run at once: model_run(&state)."
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:
@@ -186,12 +192,13 @@ def export(
     ] = "c",
     out: Annotated[Path | None, typer.Option(metavar="DIR", show_default="RUN/export", help="Where to write.")] = None,
     optimise: OptimiseFor = None,
+    reentrant: Reentrant = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a network as source code, or for other tools."""
     from sparse_mcu.cli.export import export as command
 
-    command(run, model, format, out, optimise or "balanced", as_json)
+    command(run, model, format, out, optimise or "balanced", reentrant, as_json)
 
 
 @app.command(epilog="Example: sparse-mcu verify runs/digits --model best --board arduino-uno")
@@ -203,6 +210,7 @@ def verify(
         str | None, typer.Option(metavar="DATA", show_default="the run's", help="Where the data lie, if they moved.")
     ] = None,
     optimise: OptimiseFor = None,
+    reentrant: Reentrant = False,
     images: Annotated[
         int | None,
         typer.Option(
@@ -220,7 +228,7 @@ def verify(
     """
     from sparse_mcu.cli.verify import verify as command
 
-    if not command(run, model, board, data, optimise or "balanced", images, as_json):
+    if not command(run, model, board, data, optimise or "balanced", images, reentrant, as_json):
         raise typer.Exit(1)
 
 
@@ -251,6 +259,7 @@ def compile(
         ),
     ] = None,
     optimise: OptimiseFor = None,
+    reentrant: Reentrant = False,
     verify: Annotated[bool, typer.Option("--verify", help="Also run 500 test images on the simulated board.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -260,6 +269,6 @@ def compile(
     """
     from sparse_mcu.cli.compile import compile as command
 
-    target = (board, input_range or (0.0, 1.0), ram, optimise or "balanced")
+    target = (board, input_range or (0.0, 1.0), ram, optimise or "balanced", reentrant)
     if not command(network, calibrate, *target, out, verify, as_json):
         raise typer.Exit(1)

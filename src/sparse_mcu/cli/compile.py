@@ -17,6 +17,7 @@ def compile(
     input_range: tuple[float, float],
     ram_bytes: int | None,
     optimise: Optimise,
+    reentrant: bool,
     out: Path,
     check: bool,
     as_json: bool,
@@ -25,7 +26,7 @@ def compile(
 
     Raises ToolchainError, after the figures, where ``board`` should be checked but cannot be simulated here.
     """
-    compiled = compile_network(network, data, board, input_range, ram_bytes, optimise)
+    compiled = compile_network(network, data, board, input_range, ram_bytes, optimise, reentrant)
     files = compiled.write(out)
     if not check:
         _show(compiled, files, as_json)
@@ -60,6 +61,8 @@ def _show(compiled: Compiled, files: Sequence[Path], as_json: bool) -> None:
     ]
     print_lines([""])
     print_table(("", ">predicted", f">{board.name}"), rows)
+    if compiled.source.reentrant:
+        print_lines(["", "predicted for static variables: a state of the caller's takes a little more (docs/compile.md)"])
     if not compiled.fits:
         within = f" within {target.ram_limit:,} bytes of RAM" if target.ram_limit != board.ram_bytes else ""
         print_lines(["", f"it does NOT fit {board.title}{within}"])

@@ -7,11 +7,12 @@ from sparse_mcu.deploy.target import Optimise
 from sparse_mcu.run import Run
 
 
-def export(path: Path, name: str, format: str, out: Path | None, optimise: Optimise, as_json: bool) -> None:
+def export(path: Path, name: str, format: str, out: Path | None, optimise: Optimise, reentrant: bool, as_json: bool) -> None:
     """Write model ``name`` of the run at ``path`` and print where it went."""
     model = Run.load(path).model(name)
-    files = model.export(out, format, optimise)
+    files = model.export(out, format, optimise, reentrant)
     if as_json:
-        print_json({"model": model.number, "format": format, "optimise": optimise, "files": [str(file) for file in files]})
+        settings = {"model": model.number, "format": format, "optimise": optimise, "reentrant": reentrant}
+        print_json({**settings, "files": [str(file) for file in files]})
     else:
         print_lines(f"wrote {file}" for file in files)

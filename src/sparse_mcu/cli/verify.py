@@ -18,7 +18,14 @@ from sparse_mcu.run import Run
 
 
 def verify(
-    path: Path, name: str, board: str | None, data: str | None, optimise: Optimise, images: int | None, as_json: bool
+    path: Path,
+    name: str,
+    board: str | None,
+    data: str | None,
+    optimise: Optimise,
+    images: int | None,
+    reentrant: bool,
+    as_json: bool,
 ) -> bool:
     """Verify model ``name`` of the run at ``path`` on ``board``, print the figures; return whether every logit agrees.
 
@@ -26,9 +33,9 @@ def verify(
     """
     model = Run.load(path).model(name)
     with shown() as progress:
-        verification = model.verify(board, data, progress, optimise, images)
+        verification = model.verify(board, data, progress, optimise, images, reentrant)
     if as_json:
-        print_json({"model": model.number, "optimise": optimise, **verification.to_json()})
+        print_json({"model": model.number, "optimise": optimise, "reentrant": reentrant, **verification.to_json()})
     else:
         print_verification(verification, f"trial {model.number}")
     if verification.not_simulated is not None:

@@ -83,29 +83,35 @@ def _call_events(program: Program, step: Step) -> Events:
 def _conv_events(program: Program, step: Step, op: Convolution) -> Events:
     output = step.tensors[step.stage.name]
     if step.blocks:
-        return _unrolled_events(step, op, output)
+        return _unrolled_events(program, step, op, output)
     windows = _windows(step, op, step.tensors[op.inputs[0]], output)
     places = math.prod(output.shape[:2])
-    found = Counter({"convolve": 1, "convolve.row": output.shape[0], "convolve.output": places})
-    found["window.padded" if program.padded else "window"] = windows.count
+    kind = _kind(program)
+    found = Counter({f"convolve{kind}": 1, f"convolve{kind}.row": output.shape[0], f"convolve{kind}.output": places})
+    found[f"window{kind}"] = windows.count
     found["clip"] = windows.lone if program.padded else 0
     found["odd"] = windows.odd
-    return found + _requantise_events(op, output) + _sum_events(program, step, op, windows)
+    return found + _requantise_events(program, op, output) + _sum_events(program, step, op, windows)
 
 
-def _requantise_events(op: Convolution, output: TensorType) -> Events:
-    found = Counter({f"requantise.{output.dtype}": math.prod(output.shape)})
+def _kind(program: Program) -> str:
+    """How the kernels of convolutions are compiled: what a loop takes differs."""
+    return f"{'.padded' if program.padded else ''}{'' if program.paired else '.single'}"
+
+
+def _requantise_events(program: Program, op: Convolution, output: TensorType) -> Events:
+    found = Counter({f"requantise{program.sum_bytes}.{output.dtype}": math.prod(output.shape)})
     return found + _shifts(np.repeat(op.shift, math.prod(output.shape[:2]))) if output.dtype == "int16" else found
 
 
-def _unrolled_events(step: Step, op: Convolution, output: TensorType) -> Events:
+def _unrolled_events(program: Program, step: Step, op: Convolution, output: TensorType) -> Events:
     places = math.prod(output.shape[:2])
     windows = places * math.prod(step.stage.windows)
     parts = sum((block.parts for block in step.blocks), Counter[str]())
     found = Counter({f"unrolled.{part}": count * windows for part, count in parts.items()})
     found["unrolled.output"], found["unrolled.window"] = places, windows
     found["larger"] = windows * len(op.bias) if step.stage.pool is not None else 0
-    return found + _requantise_events(op, output)
+    return found + _requantise_events(program, op, output)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,29 +122,41 @@ class _Windows:
     pairs: int  # the odd ones among them
     odd: int
     lone: int
-    lone_rows: int  # of taps inside, over all lone windows
-    lone_columns: int  # of those rows, together
+    rows: npt.NDArray[np.int64]  # (KH,) lone windows of which that row lies inside
+    taps: npt.NDArray[np.int64]  # (KH, KW) lone windows of which that tap lies inside
 
 
 def _windows(step: Step, op: Convolution, source: TensorType, output: TensorType) -> _Windows:
     windows = step.stage.windows
     inside = [_inside(op, axis, output.shape[axis] * windows[axis], source.shape[axis]) for axis in (0, 1)]
-    paired = np.outer(inside[0] == op.kernel[0], inside[1] == op.kernel[1]) & bool(step.fields["paired"])
-    rows = np.broadcast_to(inside[0][:, None], paired.shape)[~paired]
-    columns = np.broadcast_to(inside[1], paired.shape)[~paired]
+    paired = np.outer(inside[0].all(axis=1), inside[1].all(axis=1)) & bool(step.fields["paired"])
+    lone = (~paired).astype(np.int64)
     if step.fields["paired"] and twice(step.stage, output):
         of_a_step = np.add.reduceat(paired.reshape(-1), np.arange(0, paired.size, 2), dtype=np.int64)
     else:
         of_a_step = paired.reshape(output.shape[0], windows[0], output.shape[1], windows[1]).sum(axis=(1, 3))
     odd = int((of_a_step % 2).sum())
     pairs = (int(paired.sum()) + odd) // 2
-    return _Windows(paired.size, pairs, odd, rows.size, int(rows.sum()), int((rows * columns).sum()))
+    of_rows = inside[0].T.astype(np.int64) @ lone
+    return _Windows(paired.size, pairs, odd, int(lone.sum()), of_rows.sum(axis=1), of_rows @ inside[1])
 
 
-def _inside(op: Convolution, axis: int, windows: int, extent: int) -> npt.NDArray[np.int64]:
-    """How many taps along an axis lie in the input, for every window along it."""
+def _inside(op: Convolution, axis: int, windows: int, extent: int) -> npt.NDArray[np.bool_]:
+    """Whether taps along an axis lie in the input: (windows, kernel), for every window along it."""
     places = np.arange(windows)[:, None] * op.stride[axis] - op.padding[axis] + np.arange(op.kernel[axis])
-    return np.asarray(((places >= 0) & (places < extent)).sum(axis=1))
+    return np.asarray((places >= 0) & (places < extent))
+
+
+def _stored(op: Convolution, pixel: int, encoding: str) -> npt.NDArray[np.int64]:
+    """How many entries of all channels stand for a tap (KH, KW), where those of a row are followed by their gaps."""
+    height, width = op.kernel
+    found = np.zeros((height, width), np.int64)
+    for index, row in enumerate(op.weights.reshape(-1, width * pixel)):
+        places = np.cumsum([gap for gap, _ in gap_entries(row)], dtype=np.int64)
+        if encoding == "gaps":  # in pairs: the last one may be joined by a zero at its own place
+            places = np.append(places, places[len(places) // 2 * 2 :])
+        np.add.at(found[index % height], places // pixel, 1)
+    return found
 
 
 def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows) -> Events:
@@ -146,26 +164,28 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
     encoding, (height, width) = step.weights.encoding, op.kernel
     channels, pixel = len(step.weights.heads), step.tensors[op.inputs[0]].shape[2]
     groups = -(-channels // 2) if encoding in ("pairs", "words") else channels
-    pair_rows, lone_rows = windows.pairs * groups * height, windows.lone_rows * groups
+    pair_rows, lone_rows = windows.pairs * groups * height, int(windows.rows.sum()) * groups
+    lone_taps = int(windows.taps.sum()) * groups
+    inside: Events = Counter()
     match encoding:
         case "gaps" | "nibble_gaps":
-            counts = [len(gap_entries(row)) for row in op.weights.reshape(-1, width * pixel)]
-            entries = sum(counts) if encoding == "nibble_gaps" else sum(-(-count // 2) for count in counts)
+            stored = _stored(op, pixel, encoding)
+            entries = int(stored.sum()) // (2 if encoding == "gaps" else 1)
             lone_rows = windows.lone * groups * height
             taps, lone_taps = windows.pairs * entries, windows.lone * entries
+            inside = Counter({"row": int(windows.rows @ stored.sum(axis=1)), "tap": int((windows.taps * stored).sum())})
         case "words":
-            taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), windows.lone_columns * groups * pixel
+            taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), lone_taps * pixel
         case "depthwise":
-            taps, lone_taps = 0, windows.lone_columns * groups
+            taps = 0
         case "pairs" | "channels" | "nibbles":
-            taps, lone_taps = pair_rows * width * pixel, windows.lone_columns * groups * pixel
+            taps, lone_taps = pair_rows * width * pixel, lone_taps * pixel
     name = f"{encoding}{program.sum_bytes}"
     found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
-    alone = f"{name}.alone{'.padded' if program.padded else ''}"
+    alone = f"{name}.alone{_kind(program)}"
     found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
     found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
-    if encoding in ("gaps", "nibble_gaps") and windows.lone:
-        found[f"{alone}.inside"] = round(lone_taps * windows.lone_columns / (windows.lone * height * width))
+    found.update({f"{alone}.inside.{part}": count for part, count in inside.items()})
     return found
 
 

@@ -15,6 +15,7 @@ from sparse_mcu.deploy.kernel_costs import kernel_costs, measured_costs
 from sparse_mcu.deploy.kernels import sections
 from sparse_mcu.deploy.predict import Prediction, fitted, predict_program
 from sparse_mcu.deploy.program import Fields, Program, Step, check_constants, lower
+from sparse_mcu.deploy.reentrant import call_of_state, constants_of_state, kernels_of_state, members
 from sparse_mcu.deploy.source import PREFIX, CSource
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.target import Target
@@ -35,29 +36,35 @@ from sparse_mcu.quant.graph import (
 LINE = 110  # columns of a line of numbers
 
 
-def generate(graph: IntegerGraph, target: Target, name: str = PREFIX) -> CSource:
+def generate(graph: IntegerGraph, target: Target, name: str = PREFIX, reentrant: bool = False) -> CSource:
     """Return C for ``graph``, with predictions for ``target`` in its head; everything public in it begins with ``name``.
 
     Any C99 compiler takes it. The board decides which encodings of the weights are smallest, and so what the code does not. Where
-    a whole image does not fit in RAM, rows are streamed.
+    a whole image does not fit in RAM, rows are streamed. A ``reentrant`` network keeps its variables in a struct of the caller's.
     """
     costs = measured_costs(target.board) if target.optimise == "balanced" else kernel_costs(target.board)
     program = lower(graph, target.board, None) if costs is None else fitted(graph, target, costs)
     check_constants(program)
-    return render(program, None if costs is None else predict_program(program, costs), name)
+    return render(program, None if costs is None else predict_program(program, costs), name, reentrant)
 
 
-def render(program: Program, prediction: Prediction | None, name: str = PREFIX) -> CSource:
+def render(program: Program, prediction: Prediction | None, name: str = PREFIX, reentrant: bool = False) -> CSource:
     """Return ``program`` as C; the head of the source says what is predicted."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise UserError(f"the name of a model must be a lower-case C identifier, but is {name!r}")
-    values = {"name": name, "NAME": name.upper(), "banner": _banner(program, prediction), **_values(program)}
+    values = {
+        "name": name,
+        "NAME": name.upper(),
+        "banner": _banner(program, prediction, reentrant),
+        **_values(program, name, reentrant),
+    }
     templates = _templates()
     return CSource(
         name=name,
         header=templates.get_template("model.h.j2").render(values),
         source=templates.get_template("model.c.j2").render(values),
         rows=program.graph.tensors[INPUT].shape[0] if program.lines else 1,
+        reentrant=reentrant,
     )
 
 
@@ -74,20 +81,13 @@ def _templates() -> jinja2.Environment:
     )
 
 
-def _values(program: Program) -> dict[str, object]:
+def _values(program: Program, name: str, reentrant: bool) -> dict[str, object]:
     """What the templates need of ``program``."""
     graph, offsets = program.graph, program.plan.tensors
     shape = graph.tensors[INPUT].shape
-    steps = [
-        {
-            "title": _title(step.stage, graph.tensors),
-            "tables": _tables(program, step),
-            "call": _call(program, step),
-            "name": step.name,
-            "streamed": step.calls > 1,
-        }
-        for step in program.steps
-    ]
+    steps = [_step_values(program, step, reentrant) for step in program.steps]
+    kernels = "\n\n".join(sections()[kernel].text for kernel in program.kernels)
+    lines = _line_rows(program)
     return {
         "input_size": math.prod(shape),
         "input_shape": _shape(shape),
@@ -98,15 +98,32 @@ def _values(program: Program) -> dict[str, object]:
         "padded": int(program.padded),
         "paired": int(program.paired),
         "form": form_name(program.board) if "unrolled" in program.kernels else None,
-        "kernels": [sections()[kernel].text for kernel in program.kernels],
+        "kernels": kernels_of_state(kernels, name) if reentrant else kernels,
         "layers": steps,
-        "lines": _line_rows(program),
+        "lines": list(map(constants_of_state, lines)) if reentrant else lines,
         "streamed": steps[: len(program.lines)],
         "steps": steps[len(program.lines) :],
         "row_size": math.prod(shape[1:]),
         "rows": shape[0],
         "input_offset": offsets[INPUT],
         "logits_offset": offsets[graph.output],
+        "reentrant": reentrant,
+        "taken": f"{name}_state *model" if reentrant else "void",
+        "given": "model, " if reentrant else "",
+        "members": list(members(kernels, name, len(lines), program.padded)) if reentrant else [],
+        "convolving": "convolve" in program.kernels,
+        "avr": program.board.is_avr,
+    }
+
+
+def _step_values(program: Program, step: Step, reentrant: bool) -> dict[str, object]:
+    tables, call = _tables(program, step), _call(program, step)
+    return {
+        "title": _title(step.stage, program.graph.tensors),
+        "tables": list(map(constants_of_state, tables)) if reentrant else tables,
+        "call": call_of_state(call) if reentrant else call,
+        "name": step.name,
+        "streamed": step.calls > 1,
     }
 
 
@@ -138,7 +155,7 @@ def _row_bytes(tensor: TensorType) -> int:
     return tensor_bytes(tensor) // tensor.shape[0]
 
 
-def _banner(program: Program, prediction: Prediction | None) -> str:
+def _banner(program: Program, prediction: Prediction | None, reentrant: bool) -> str:
     board = program.board
     lines = [
         f"Generated by sparse-mcu {version('sparse-mcu')}; do not edit.",
@@ -157,6 +174,8 @@ def _banner(program: Program, prediction: Prediction | None) -> str:
             f"Time     {prediction.cycles:,} {board.time_unit} predicted"
             + ("" if milliseconds is None else f", {milliseconds:,.1f} ms"),
         ]
+        if reentrant:
+            lines.append("         all three of the network with static variables; a state of the caller's takes a little more")
     return "\n".join(["/*", *(f" * {line}".rstrip() for line in lines), " */"])
 
 

@@ -1,5 +1,6 @@
 """The generated C of one network: what code generation hands to compilers, simulators and packages."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +18,17 @@ class CSource:
 
     Where the image comes in ``rows`` > 1, row by row, these are NAME_ROW_SIZE (bytes of a row), NAME_ROWS, ``name_row`` and
     ``name_push_row``, which returns 0 before the last row.
+
+    Where it is ``reentrant``, all of these functions take a pointer to a ``name_state``, which is the caller's and
+    all zeros in the beginning.
     """
 
     name: str
     header: str
     source: str
     rows: int = 1  # parts in which the image is written
+    reentrant: bool = False
+    caller: str = ""  # what the names of the functions begin with that a main program calls
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write both files into ``folder`` and return the paths of the header and of the source."""
@@ -34,7 +40,23 @@ class CSource:
     @property
     def functions(self) -> tuple[str, str]:
         """The function that says where the image or a row of it goes, and the one that takes it in."""
-        return (f"{self.name}_input", f"{self.name}_run") if self.rows == 1 else (f"{self.name}_row", f"{self.name}_push_row")
+        names = ("input", "run") if self.rows == 1 else ("row", "push_row")
+        return f"{self.caller}{self.name}_{names[0]}", f"{self.caller}{self.name}_{names[1]}"
+
+    def with_one_state(self) -> "CSource":
+        """Return C whose functions take no state: where this is reentrant, others around them, for the only state there is."""
+        if not self.reentrant:
+            return self
+        state, returned = "state_of_the_only", ("uint8_t *", "const int16_t *")
+        heads = [f"{kind}only_{function}(void)" for kind, function in zip(returned, self.functions, strict=True)]
+        calls = [f"{head}\n{{\n    return {name}(&{state});\n}}\n" for head, name in zip(heads, self.functions, strict=True)]
+        return dataclasses.replace(
+            self,
+            header=self.header + "".join(f"{head};\n" for head in heads),
+            source="\n".join([self.source, f"static {self.name}_state {state};\n", *calls]),
+            reentrant=False,
+            caller="only_",
+        )
 
     @property
     def main_options(self) -> tuple[str, ...]:

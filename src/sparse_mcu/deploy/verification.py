@@ -99,6 +99,7 @@ def verify(
     labels: npt.NDArray[np.int64],  # (N,)
     progress: Progress | None = None,  # of the simulation, by far the longest part
     simulated: int | None = None,  # images that the board runs, from the first on; None: all
+    reentrant: bool = False,  # the C as it is with a state of the caller's, of which the programs have one
 ) -> Verification:
     """Build ``graph`` for this machine and for ``target`` and run every image on both, or but the first on the board.
 
@@ -109,7 +110,7 @@ def verify(
     toolchain.require(toolchain.HOST, "checking C on this machine", "the network runs in NumPy only")
     prediction = predict(graph, target)
     _check_fit(prediction, board)
-    source = generate(graph, target)
+    source = generate(graph, target, reentrant=reentrant).with_one_state()
     reference = interpreter.run(graph, images)
     host = host_logits(source, images)
     differs = host != reference

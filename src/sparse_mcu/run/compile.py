@@ -40,7 +40,7 @@ class Compiled:
     float_accuracy: float
     accuracy: float  # of the integers
     agreement: float  # share of the test images that floats and integers give the same class
-    prediction: Prediction | None
+    prediction: Prediction | None  # of a network with variables of its own
 
     @property
     def fits(self) -> bool | None:
@@ -55,6 +55,7 @@ class Compiled:
         return {
             "board": self.target.board.name,
             "optimise": self.target.optimise,
+            "reentrant": self.source.reentrant,
             "test_images": len(self.dataset.test),
             "float_accuracy": self.float_accuracy,
             "test_accuracy": self.accuracy,
@@ -79,7 +80,7 @@ class Compiled:
         """Run the first VERIFIED_IMAGES test images on this machine and on the board, and compare every logit."""
         test = self.dataset.test
         images, labels = test.images[:VERIFIED_IMAGES], test.labels[:VERIFIED_IMAGES]
-        return verify(self.graph, self.target, images, labels, progress)
+        return verify(self.graph, self.target, images, labels, progress, reentrant=self.source.reentrant)
 
 
 def compile_network(
@@ -89,12 +90,14 @@ def compile_network(
     input_range: tuple[float, float] = (0.0, 1.0),
     ram_bytes: int | None = None,
     optimise: Optimise = "balanced",
+    reentrant: bool = False,
 ) -> Compiled:
     """Compile the ONNX file at ``path`` for ``board``, with scales that suit the training images of ``data``.
 
     ``input_range`` is what the network takes for the bytes 0 and 255. Where whole images do not fit within ``ram_bytes``, the
     board's RAM unless given, they are streamed row by row. ``optimise`` says what matters most: the least flash (size), the
-    fewest cycles that the board's flash has room for (speed), or some of both. Raises NetworkError, naming the node, where the
+    fewest cycles that the board's flash has room for (speed), or some of both. A ``reentrant`` network keeps its
+    variables in a struct of the caller's. Raises NetworkError, naming the node, where the
     file holds what integer graphs have not; DataError, BoardError.
     """
     target = Target(boards.board(board), ram_bytes, optimise=optimise)
@@ -107,7 +110,7 @@ def compile_network(
             f"a network must tell the classes of its data apart, but {path} has {graph.classes} logits and {data} "
             f"{dataset.classes} classes; calibrate with the data that it was trained on"
         )
-    source = generate(graph, target)
+    source = generate(graph, target, reentrant=reentrant)
     prediction = None if measured_costs(target.board) is None else predict(graph, target)
     return Compiled(target, dataset, graph, source, *_accuracies(network, graph, dataset), prediction)
 

@@ -64,25 +64,30 @@ class Model:
             "milliseconds": self.run.board.milliseconds(measured["cycles"]),
         }
 
-    def export(self, out: str | Path | None = None, format: str = "c", optimise: Optimise = "balanced") -> tuple[Path, ...]:
+    def export(
+        self, out: str | Path | None = None, format: str = "c", optimise: Optimise = "balanced", reentrant: bool = False
+    ) -> tuple[Path, ...]:
         """Write the network into the directory ``out`` (RUN/export unless given) and return the paths of its files.
 
         ``format`` is c, a source and a header, or onnx, a quantised (QDQ) network. ``optimise`` says what of the C matters most:
-        the least flash (size), the fewest cycles that the run's flash budget allows (speed), or some of both.
+        the least flash (size), the fewest cycles that the run's flash budget allows (speed), or some of both. A ``reentrant``
+        network keeps its variables in a struct of the caller's, so that several can run at the same time.
         """
         if format not in FORMATS:
             raise UserError(unknown_name("export format", format, FORMATS))
         if format != "c" and optimise != "balanced":
             raise UserError(f"only C is optimised for {optimise}, but the format is {format}; leave one of them out")
-        files = self._onnx() if format == "onnx" else self._c(optimise)
+        if format != "c" and reentrant:
+            raise UserError(f"only C is made reentrant, but the format is {format}; leave one of them out")
+        files = self._onnx() if format == "onnx" else self._c(optimise, reentrant)
         directory = self.run.path / "export" if out is None else Path(out)
         make_directory(directory)
         for name, data in files.items():
             write_bytes(directory / name, data)
         return tuple(directory / name for name in files)
 
-    def _c(self, optimise: Optimise) -> dict[str, bytes]:
-        source = generate(self.graph, self._target(self.run.board, optimise))
+    def _c(self, optimise: Optimise, reentrant: bool) -> dict[str, bytes]:
+        source = generate(self.graph, self._target(self.run.board, optimise), reentrant=reentrant)
         return {f"{source.name}.h": source.header.encode(), f"{source.name}.c": source.source.encode()}
 
     def _onnx(self) -> dict[str, bytes]:
@@ -95,17 +100,19 @@ class Model:
         progress: Progress | None = None,
         optimise: Optimise = "balanced",
         images: int | None = None,
+        reentrant: bool = False,
     ) -> Verification:
         """Build the network, run the whole test split on ``board`` (the run's unless given), and compare with the interpreter.
 
-        ``source`` says where the data are if they moved; ``optimise`` is as for ``export``. With ``images`` the board runs the
-        first so many alone, for a slow network would take its simulation hours; the interpreter and this machine run all.
+        ``source`` says where the data are if they moved; ``optimise`` and ``reentrant`` are as for ``export``. With
+        ``images`` the board runs the first so many alone, for a slow network would take its simulation hours; the interpreter
+        and this machine run all.
         """
         if images is not None and images < 1:
             raise UserError(f"a board must be simulated on at least one image, but images is {images}")
         target = self._target(self.run.board if board is None else boards.board(board), optimise)
         test = self.run.dataset(source).test
-        return verify(self.graph, target, test.images, test.labels, progress, images)
+        return verify(self.graph, target, test.images, test.labels, progress, images, reentrant)
 
     def _target(self, board: Board, optimise: Optimise) -> Target:
         """The run's budget is for its own board."""
