@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import board, boards
-from sparse_mcu.deploy.encode import WORD_TAPS
+from sparse_mcu.deploy.encode import CRUMBS, GAPS, WORD_TAPS
 from sparse_mcu.deploy.events import events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
@@ -202,7 +202,13 @@ class Convolving:
         together = 2 if self.encoding in ("pairs", "words") else 1
         groups = -(-channels // together)
         found["larger"] += groups if self.step.stage.pool is not None else 0
-        if self.encoding in ("gaps", "nibble_gaps"):
+        if self.encoding in CRUMBS:
+            weights = np.count_nonzero(self.op.weights)
+            if what == "pair":
+                found[f"{name}.weight"] += weights
+            else:
+                self.inside_entries += weights * rows * columns / math.prod(self.op.kernel)
+        if self.encoding in GAPS:
             self.sum_gaps(found, name, rows * columns)
             return
         taps = columns if self.encoding == "depthwise" else columns * pixel
@@ -222,9 +228,11 @@ class Convolving:
             for _ in range(self.op.kernel[0]):
                 found[f"{name}.row"] += 1
                 entries = next(stream)
+                read = [next(stream) for _ in range(entries * (3 if self.encoding == "gaps" else 1))]
+                if self.encoding == "crumb_gaps":
+                    found[f"{name}.tap"] += 2 * entries - (1 if read and read[-1] < 16 else 0)  # half a byte may fill up
+                    continue
                 found[f"{name}.tap"] += entries
-                for _ in range(entries * (3 if self.encoding == "gaps" else 1)):
-                    next(stream)
                 if name == self.alone:  # on average: where the weights lie is not looked at
                     self.inside_entries += entries * inside / math.prod(self.op.kernel)
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparse_mcu.deploy.access import twice
-from sparse_mcu.deploy.encode import WORD_TAPS, gap_entries
+from sparse_mcu.deploy.encode import CRUMBS, GAPS, WORD_TAPS, Encoding, crumb_gap_entries, gap_entries
 from sparse_mcu.deploy.program import Program, Step
 from sparse_mcu.deploy.unroll import loops, mean_parts
 from sparse_mcu.quant.graph import (
@@ -147,26 +147,40 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
     channels, pixel = len(step.weights.heads), step.tensors[op.inputs[0]].shape[2]
     groups = -(-channels // 2) if encoding in ("pairs", "words") else channels
     pair_rows, lone_rows = windows.pairs * groups * height, windows.lone_rows * groups
+    kept = int(np.count_nonzero(op.weights))
     match encoding:
-        case "gaps" | "nibble_gaps":
-            counts = [len(gap_entries(row)) for row in op.weights.reshape(-1, width * pixel)]
-            entries = sum(counts) if encoding == "nibble_gaps" else sum(-(-count // 2) for count in counts)
+        case "gaps" | "nibble_gaps" | "crumb_gaps":
+            entries = _entries(encoding, op)
+            kept = kept if encoding == "crumb_gaps" else entries
             lone_rows = windows.lone * groups * height
             taps, lone_taps = windows.pairs * entries, windows.lone * entries
         case "words":
             taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), windows.lone_columns * groups * pixel
         case "depthwise":
             taps, lone_taps = 0, windows.lone_columns * groups
-        case "pairs" | "channels" | "nibbles":
+        case "pairs" | "channels" | "nibbles" | "crumbs":
             taps, lone_taps = pair_rows * width * pixel, windows.lone_columns * groups * pixel
     name = f"{encoding}{program.sum_bytes}"
     found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
     alone = f"{name}.alone{'.padded' if program.padded else ''}"
     found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
     found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
-    if encoding in ("gaps", "nibble_gaps") and windows.lone:
-        found[f"{alone}.inside"] = round(lone_taps * windows.lone_columns / (windows.lone * height * width))
+    if encoding in CRUMBS:
+        found[f"{name}.pair.weight"] = windows.pairs * kept
+    if encoding in (*GAPS, *CRUMBS) and windows.lone:
+        found[f"{alone}.inside"] = round(kept * windows.lone_columns / (height * width))
     return found
+
+
+def _entries(encoding: Encoding, op: Convolution) -> int:
+    """How many weights, pairs of them or halves of bytes are stored of an ``op`` with gaps."""
+    table = op.weights.reshape(-1, op.kernel[1] * op.weights.shape[-1])
+    match encoding:
+        case "gaps":
+            return sum(-(-len(gap_entries(row)) // 2) for row in table)
+        case "crumb_gaps":
+            return sum(len(crumb_gap_entries(row)) for row in table)
+    return sum(len(gap_entries(row)) for row in table)
 
 
 def _loops(name: str, counts: tuple[int, int, int, int]) -> Events:
