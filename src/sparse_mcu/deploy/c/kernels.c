@@ -1558,28 +1558,22 @@ KERNEL void sums_nibble_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *
 }
 
 /* kernel crumb (uses requantise) */
-/* Adds the taps of two windows to their sums, or takes them away: what a weight of 1 or -1 does. */
-INLINE void add_or_subtract(unsigned minus, int x, int y, sum_t *sum_x, sum_t *sum_y)
-{
-    if (minus) {
-        *sum_x -= x;
-        *sum_y -= y;
-    } else {
-        *sum_x += x;
-        *sum_y += y;
-    }
-}
-
-/* Adds the products of the lowest two bits of weights, two's complement, with the taps at x and y to two sums. */
-INLINE void add_crumb(unsigned weights, const uint8_t *x, const uint8_t *y, sum_t *sum_x, sum_t *sum_y)
+/* Adds the products of a weight, the lowest two bits of bits in two's complement but never -2, with the taps at x and y to two sums. */
+INLINE void add_crumb(unsigned bits, const uint8_t *x, const uint8_t *y, sum_t *sum_x, sum_t *sum_y)
 {
 #ifdef __arm__ /* a product takes no more instructions than a branch */
-    int weight = (int)(weights << 30) >> 30;
+    int weight = (int)(bits << 30) >> 30;
     *sum_x += weight * *x;
     *sum_y += weight * *y;
 #else
-    if (weights & 1) {
-        add_or_subtract(weights & 2, *x, *y, sum_x, sum_y);
+    if (bits & 1) {
+        if (bits & 2) {
+            *sum_x -= *x;
+            *sum_y -= *y;
+        } else {
+            *sum_x += *x;
+            *sum_y += *y;
+        }
     }
 #endif
 }
@@ -1849,7 +1843,7 @@ INLINE void crumb_gaps_together(const uint8_t *a, const uint8_t *b, const uint8_
                         tap += 7;
                     } else {
                         tap += gap;
-                        add_or_subtract(rest & 8, x[tap], y[tap], &sum_a, &sum_b);
+                        add_crumb(1 | (rest >> 2 & 2), x + tap, y + tap, &sum_a, &sum_b);
                     }
                     rest >>= 4;
                 } while (rest != 1);
@@ -1886,7 +1880,7 @@ INLINE void crumb_gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *su
                     }
                     tap += rest & 7;
                     if (inside && tap < taps) {
-                        add_or_subtract(rest & 8, begin[tap], 0, &sum, &none);
+                        add_crumb(1 | (rest >> 2 & 2), begin + tap, begin + tap, &sum, &none);
                     }
                 }
             }
