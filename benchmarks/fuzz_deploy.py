@@ -1,9 +1,10 @@
 """Generated C against the interpreter over random integer graphs: on this machine under sanitizers, and on simulated boards.
 
 Graphs have every operation, odd sizes and extreme values; of those that can be streamed row by row, any number of layers is; they
-are optimised for size, balance or speed. Each is drawn from its own seed, so that `--seeds N` alone repeats one that differed.
-Results go line by line to a file; a run that is stopped goes on from there, and starts anew once the code that they are results
-of (src/sparse_mcu/deploy) has changed. Graphs too large for a board are counted, but not as run.
+are optimised for size, balance or speed, or have any encoding of weights that can hold them. Each is drawn from its own seed, so
+that `--seeds N` alone repeats one that differed. Results go line by line to a file; a run that is stopped goes on from there, and
+starts anew once the code that they are results of (src/sparse_mcu/deploy) has changed. Graphs too large for a board are counted,
+but not as run.
 
     python benchmarks/fuzz_deploy.py [--host 3000] [--board 200] [--boards arduino-uno ...] [--jobs 2] [--out FILE]
     python benchmarks/fuzz_deploy.py --seeds 17 --boards microbit
@@ -27,12 +28,13 @@ import numpy as np
 
 from sparse_mcu import deploy
 from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.encode import FEW_BITS, Encoding, encode
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import HostFault, host_logits
 from sparse_mcu.deploy.kernel_costs import kernel_costs
 from sparse_mcu.deploy.predict import candidates, predict_program
-from sparse_mcu.deploy.program import check_constants
+from sparse_mcu.deploy.program import check_constants, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.source import CSource
@@ -40,7 +42,7 @@ from sparse_mcu.deploy.stream import streamable
 from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant import interpreter
-from sparse_mcu.quant.graph import IntegerGraph
+from sparse_mcu.quant.graph import Convolution, IntegerGraph
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
 HOST = "host"  # this machine, under sanitizers
@@ -139,11 +141,25 @@ def source(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> CSou
     aim = Target(target, optimise=OPTIMISE[rng.integers(len(OPTIMISE))])
     costs = kernel_costs(target)
     programs = list(candidates(graph, aim, costs, lines))
+    if rng.random() < 0.5:  # most graphs are too small for kernels that read few bits to pay for themselves
+        in_pairs = bool(rng.random() < 0.7)
+        programs = [lower(graph, target, None, in_pairs, lines, drawn_encodings(rng, graph, target, in_pairs))]
     program = programs[rng.integers(len(programs))]
     check_constants(program)
     if predict_program(program, costs).ram_bytes > target.ram_bytes:  # with its stack; the variables alone may fit
         raise BoardError(f"the program of a graph must fit in the RAM of {target.name}, but does not")
     return render(program, None)
+
+
+def drawn_encodings(rng: np.random.Generator, graph: IntegerGraph, target: Board, in_pairs: bool) -> dict[str, Encoding]:
+    """Return for every convolution any of the encodings that can hold it, rarer ones rather."""
+    encodings: tuple[Encoding, ...] = (target.dense if in_pairs else "pairs", "gaps", *FEW_BITS)
+    drawn: dict[str, Encoding] = {}
+    for op in graph.ops:
+        if isinstance(op, Convolution):
+            able = [found.encoding for name in encodings if (found := encode(op, (name,), head_bytes=0)) is not None]
+            drawn[op.name] = able[int(len(able) * rng.random() ** 0.5)]  # those of fewer bits come last
+    return drawn
 
 
 @functools.cache

@@ -5,9 +5,10 @@ fits an Arduino Uno, with random weights (`plain`); then the smallest weights of
 says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run on the first
 test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in flash for
 a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own. With --bits 4 both
-networks have only the upper four bits of every weight, which the code generator then stores as four.
+networks have only the upper four bits of every weight, with --bits 2 they are rounded to -1, 0 and 1 as training does; the
+code generator then stores so many bits.
 
-    python benchmarks/sparse.py refB.onnx|plain mnist.npz [--zeros 0.8] [--bits 4] [--images 20] [--boards NAME ...]
+    python benchmarks/sparse.py refB.onnx|plain mnist.npz [--zeros 0.8] [--bits 2|4] [--images 20] [--boards NAME ...]
                                 [--optimise size ...]
 
 Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
@@ -20,6 +21,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from sparse_mcu.data import Dataset, load
 from sparse_mcu.deploy.boards import board
@@ -28,6 +30,7 @@ from sparse_mcu.deploy.predict import fitted, straight_bytes
 from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.deploy.verification import Verification, verify
 from sparse_mcu.nn.network import Network
+from sparse_mcu.nn.rounding import rounded, steps
 from sparse_mcu.quant.graph import Conv2d, Convolution, IntegerGraph
 from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.run.compile import compile_network
@@ -55,9 +58,16 @@ def compiled(network: str, data: str, target: Target) -> tuple[IntegerGraph, Dat
 
 
 def cut(graph: IntegerGraph, bits: int) -> IntegerGraph:
-    """Return ``graph`` with the upper ``bits`` of the eight of every weight; depthwise layers are always stored in eight."""
-    ops = tuple(dataclasses.replace(op, weights=op.weights >> 8 - bits) if isinstance(op, Conv2d) else op for op in graph.ops)
+    """Return ``graph`` with weights that ``bits`` hold; depthwise layers are always stored in eight."""
+    ops = tuple(dataclasses.replace(op, weights=_cut(op.weights, bits)) if isinstance(op, Conv2d) else op for op in graph.ops)
     return IntegerGraph(ops, graph.tensors)
+
+
+def _cut(weights: np.ndarray, bits: int) -> np.ndarray:
+    if bits != 2:
+        return weights >> 8 - bits
+    exact = torch.tensor(weights, dtype=torch.float32)
+    return (rounded(exact, bits) / steps(exact, bits)).round().numpy().astype(np.int8)
 
 
 def thinned(graph: IntegerGraph, zeros: float) -> IntegerGraph:
@@ -105,7 +115,7 @@ def main() -> None:
     parser.add_argument("network", help="an ONNX file, or plain")
     parser.add_argument("data", help="the data set it was trained on")
     parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
-    parser.add_argument("--bits", type=int, choices=(4, 8), default=8, help="of a weight")
+    parser.add_argument("--bits", type=int, choices=(2, 4, 8), default=8, help="of a weight")
     parser.add_argument("--images", type=int, default=20, help="test images to run on each board")
     parser.add_argument("--boards", nargs="+", default=["arduino-uno", "microbit"])
     parser.add_argument("--optimise", nargs="+", choices=OPTIMISE, default=OPTIMISE, help="settings to measure")

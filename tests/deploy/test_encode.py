@@ -8,7 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_mcu.deploy.encode import (
+    CRUMB,
+    CRUMBS,
     DENSE,
+    FEW_BITS,
+    NIBBLE,
     NIBBLES,
     WORD_TAPS,
     EncodedWeights,
@@ -20,11 +24,22 @@ from sparse_mcu.deploy.encode import (
 )
 from sparse_mcu.quant.graph import Conv2d, DepthwiseConv2d, IntegerGraph, TensorType
 
+BYTE = (-127, 127)  # the least and the largest weight of a whole byte
+
+
+def limits(encoding: Encoding) -> tuple[int, int]:
+    return NIBBLE if encoding in NIBBLES else CRUMB if encoding in CRUMBS else BYTE
+
 
 def convolution(
-    rng: np.random.Generator, outputs: int, taps: int, density: float, largest_bias: int = 1000, least: int = -127
+    rng: np.random.Generator,
+    outputs: int,
+    taps: int,
+    density: float,
+    largest_bias: int = 1000,
+    between: tuple[int, int] = BYTE,
 ) -> Conv2d:
-    weights = rng.integers(least, max(8, -least), (outputs, 1, 1, taps), endpoint=least != -8)
+    weights = rng.integers(*between, (outputs, 1, 1, taps), endpoint=True)
     weights *= rng.random(weights.shape) < density
     return Conv2d(
         "conv",
@@ -51,7 +66,13 @@ def decode(encoded: EncodedWeights, kernel_rows: int, row_taps: int) -> list[lis
     elif encoded.encoding == "channels":
         table = [stream[first : first + taps] for first in range(0, len(stream), taps)]
     else:
-        decode_row = {"gaps": decode_gaps, "nibbles": decode_nibbles, "nibble_gaps": decode_nibble_gaps}[encoded.encoding]
+        decode_row = {
+            "gaps": decode_gaps,
+            "nibbles": decode_nibbles,
+            "nibble_gaps": decode_nibble_gaps,
+            "crumbs": decode_crumbs,
+            "crumb_gaps": decode_crumb_gaps,
+        }[encoded.encoding]
         table = [sum((decode_row(stream, row_taps) for _ in range(kernel_rows)), []) for _ in range(channels)]
         assert not stream
     return [[byte - 256 if byte > 127 else byte for byte in row] for row in table[:channels]]
@@ -101,19 +122,36 @@ def signed(nibble: int) -> int:
     return nibble if nibble < 8 else nibble + 240
 
 
+def decode_crumbs(stream: list[int], row_taps: int) -> list[int]:
+    """The taps of a row; what fills up its last byte must be zero."""
+    four = [stream.pop(0) for _ in range(-(-row_taps // 4))]
+    weights = [{0: 0, 1: 1, 3: 255}[byte >> shift & 3] for byte in four for shift in (0, 2, 4, 6)]
+    assert not any(weights[row_taps:])
+    return weights[:row_taps]
+
+
+def decode_crumb_gaps(stream: list[int], row_taps: int) -> list[int]:
+    row, tap = [0] * row_taps, -1
+    for half in [half for byte in [stream.pop(0) for _ in range(stream.pop(0))] for half in (byte & 15, byte >> 4)]:
+        tap += half & 7 or 7
+        if half & 7:
+            row[tap] = 255 if half & 8 else 1
+    return row
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     outputs=st.integers(1, 5),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 40)),
     density=st.sampled_from([0.0, 0.03, 0.1, 0.5, 1.0]),
-    encoding=st.sampled_from([*DENSE, "gaps", *NIBBLES]),
+    encoding=st.sampled_from([*DENSE, "gaps", *FEW_BITS]),
 )
 def test_what_is_encoded_can_be_decoded(
     seed: int, outputs: int, shape: tuple[int, int], density: float, encoding: Encoding
 ) -> None:
     rng = np.random.default_rng(seed)
-    op = convolution(rng, outputs, math.prod(shape), density, least=-8 if encoding in NIBBLES else -127)
+    op = convolution(rng, outputs, math.prod(shape), density, between=limits(encoding))
     op = dataclasses.replace(op, weights=op.weights.reshape(outputs, shape[0], 1, shape[1]))
     encoded = encode(op, [encoding], head_bytes=5)
     assert encoded is not None and encoded.encoding == encoding
@@ -148,12 +186,26 @@ def test_nibbles_are_as_written_by_hand() -> None:
     assert (dense.size, sparse.size) == (2 * (6 + 11), 5 + 1 + 2 * 6)
 
 
-@pytest.mark.parametrize(("weight", "held"), [(-9, False), (-8, True), (7, True), (8, False)])
-@pytest.mark.parametrize("encoding", NIBBLES)
-def test_nibbles_hold_what_fits_four_bits(encoding: Encoding, weight: int, held: bool) -> None:
+def test_crumbs_are_as_written_by_hand() -> None:
+    weights = np.zeros((2, 1, 1, 21), np.int8)
+    weights[0, 0, 0, [0, 3, 18]] = 1, -1, 1
+    one = np.ones(2, np.int32)
+    op = Conv2d("conv", ("input",), weights, one, one, one)
+    dense, sparse = encode(op, ["crumbs"], 6), encode(op, ["crumb_gaps"], 6)
+    assert dense is not None and sparse is not None
+    assert dense.lines == (bytes([1 | 3 << 6, 0, 0, 0, 1 << 4, 0]), bytes(6))
+    # The third weight lies 15 taps behind the second: two halves without a weight go on by seven each. A third fills up a byte.
+    assert sparse.lines == (bytes([3, 1 | (3 | 8) << 4, 0 | 0 << 4, 1 | 0 << 4]), bytes([0]))
+    assert (dense.size, sparse.size) == (2 * (6 + 6), 4 + 1 + 2 * 6)
+
+
+@pytest.mark.parametrize("encoding", FEW_BITS)
+def test_few_bits_hold_what_fits_them(encoding: Encoding) -> None:
+    least, largest = limits(encoding)
     op = convolution(np.random.default_rng(0), 3, 10, 0.0)
-    op.weights[1, 0, 0, 4] = weight
-    assert (encode(op, [encoding], 5) is not None) == held
+    for weight, held in ((least - 1, False), (least, True), (largest, True), (largest + 1, False)):
+        op.weights[1, 0, 0, 4] = weight
+        assert (encode(op, [encoding], 5) is not None) == held
 
 
 def size(op: Conv2d, encoding: Encoding, head_bytes: int = 5) -> int:
@@ -171,24 +223,25 @@ def test_rows_with_more_weights_than_can_be_counted_stay_dense() -> None:
         assert network["conv"].encoding == ("gaps" if held else "pairs")
 
 
-def test_rows_of_more_small_weights_than_can_be_counted_are_not_stored_with_gaps() -> None:
+@pytest.mark.parametrize(("encoding", "most"), [("nibble_gaps", 255), ("crumb_gaps", 510)])
+def test_rows_of_more_small_weights_than_can_be_counted_are_not_stored_with_gaps(encoding: Encoding, most: int) -> None:
     one = np.ones(1, np.int32)
-    for taps, held in ((255, True), (256, False)):
+    for taps, held in ((most, True), (most + 1, False)):
         op = Conv2d("conv", ("input",), np.ones((1, 1, 1, taps), np.int8), one, one, one)
-        assert (encode(op, ["nibble_gaps"], 5) is not None) == held
+        assert (encode(op, [encoding], 5) is not None) == held
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     densities=st.lists(st.sampled_from([0.1, 0.5, 1.0]), min_size=1, max_size=4),
-    code=st.lists(st.integers(0, 500), min_size=4, max_size=4),
+    code=st.lists(st.integers(0, 500), min_size=6, max_size=6),
 )
 def test_a_network_takes_the_fewest_bytes_of_all_its_encodings(seed: int, densities: list[float], code: list[int]) -> None:
     """Against every way to encode every layer, with each kernel counted once."""
     rng = np.random.default_rng(seed)
-    code_bytes: dict[Encoding, int] = dict(zip(("pairs", "gaps", *NIBBLES), code, strict=True))
-    ops = [convolution(rng, 4, 60, density, least=int(rng.choice([-8, -127]))) for density in densities]
+    code_bytes: dict[Encoding, int] = dict(zip(("pairs", "gaps", *FEW_BITS), code, strict=True))
+    ops = [convolution(rng, 4, 60, density, between=(BYTE, NIBBLE, CRUMB)[rng.integers(3)]) for density in densities]
     ops = [dataclasses.replace(op, name=f"conv{number}") for number, op in enumerate(ops)]
     ways = [[found for name in code_bytes if (found := encode(op, (name,), 5)) is not None] for op in ops]
     least = min(total(network, code_bytes) for network in itertools.product(*ways))
@@ -199,10 +252,23 @@ def total(network: tuple[EncodedWeights, ...], code_bytes: dict[Encoding, int]) 
     return sum(weights.size for weights in network) + sum(code_bytes[name] for name in {weights.encoding for weights in network})
 
 
-@pytest.mark.parametrize(("density", "smallest"), [(0.0, "gaps"), (0.2, "nibble_gaps"), (0.4, "nibble_gaps"), (1.0, "nibbles")])
-def test_small_weights_are_stored_with_gaps_where_fewer_than_half_are_there(density: float, smallest: Encoding) -> None:
-    op = convolution(np.random.default_rng(0), 4, 64, density, least=-8)
-    encoded = encode(op, ["channels", "gaps", *NIBBLES], 5)
+@pytest.mark.parametrize(
+    ("between", "density", "smallest"),
+    [
+        (NIBBLE, 0.0, "gaps"),
+        (NIBBLE, 0.2, "nibble_gaps"),
+        (NIBBLE, 0.4, "nibble_gaps"),
+        (NIBBLE, 1.0, "nibbles"),
+        (CRUMB, 0.1, "crumb_gaps"),
+        (CRUMB, 0.5, "crumb_gaps"),  # a third of these weights is zero besides
+        (CRUMB, 1.0, "crumbs"),
+    ],
+)
+def test_small_weights_are_stored_with_gaps_where_fewer_than_half_are_there(
+    between: tuple[int, int], density: float, smallest: Encoding
+) -> None:
+    op = convolution(np.random.default_rng(0), 4, 64, density, between=between)
+    encoded = encode(op, ["channels", "gaps", *FEW_BITS], 5)
     assert encoded is not None and encoded.encoding == smallest
 
 

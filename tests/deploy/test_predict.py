@@ -1,6 +1,8 @@
 import dataclasses
+import itertools
 import math
 from collections import Counter
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import board, boards
-from sparse_mcu.deploy.encode import WORD_TAPS
+from sparse_mcu.deploy.encode import CRUMBS, GAPS, WORD_TAPS
 from sparse_mcu.deploy.events import events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
@@ -200,7 +202,10 @@ class Convolving:
         together = 2 if self.encoding in ("pairs", "words") else 1
         groups = -(-channels // together)
         found["larger"] += groups if self.step.stage.pool is not None else 0
-        if self.encoding in ("gaps", "nibble_gaps"):
+        if self.encoding in CRUMBS:
+            kept = np.count_nonzero(self.op.weights.reshape(channels, *self.op.kernel, pixel), axis=(0, 3))
+            found[f"{name}.weight"] += int(kept[rows][:, columns].sum())
+        if self.encoding in GAPS:
             self.sum_gaps(found, name, rows, columns)
             return
         taps = sum(columns) * (1 if self.encoding == "depthwise" else pixel)
@@ -219,18 +224,32 @@ class Convolving:
             stream = iter(line)
             for row in rows:
                 found[f"{name}.row"] += 1
-                tap = 0
-                for _ in range(next(stream)):
+                read = self.halves(stream) if self.encoding == "crumb_gaps" else self.entries(stream)
+                for taps in read:
                     found[f"{name}.tap"] += 1
-                    gaps = [next(stream)]
-                    if self.encoding == "gaps":
-                        gaps = [gaps[0], gaps[0] >> 4]
-                        next(stream), next(stream)
-                    for gap in gaps:
-                        tap += gap & 15
-                        if name == self.alone:
-                            found[f"{name}.inside.row"] += row
-                            found[f"{name}.inside.tap"] += row and columns[tap // self.source.shape[2]]
+                    if name == self.alone:
+                        found[f"{name}.inside.row"] += len(taps) * row
+                        found[f"{name}.inside.tap"] += sum(row and columns[tap // self.source.shape[2]] for tap in taps)
+
+    def entries(self, stream: Iterator[int]) -> Iterator[list[int]]:
+        """The taps of each weight, or pair of weights, of a row."""
+        tap = 0
+        for _ in range(next(stream)):
+            gaps = next(stream)
+            taps = [tap + (gaps & 15)]
+            if self.encoding == "gaps":
+                taps.append(taps[0] + (gaps >> 4))
+                next(stream), next(stream)
+            yield taps
+            tap = taps[-1]
+
+    def halves(self, stream: Iterator[int]) -> Iterator[list[int]]:
+        """The tap of each half of a byte of a row, none where it only goes on; without the one that fills up a byte."""
+        read = [half for byte in itertools.islice(stream, next(stream)) for half in (byte & 15, byte >> 4)]
+        tap = -1
+        for half in read[:-1] if read and read[-1] == 0 else read:
+            tap += half & 7 or 7
+            yield [tap] if half & 7 else []
 
 
 def shifted(found: Counter[str], shift: int) -> None:

@@ -71,7 +71,14 @@ def test_a_second_encoding_must_save_more_than_its_kernel_takes() -> None:
     assert "sums_gaps" not in dense_only.kernels
     (logits,) = graph.ops
     assert isinstance(logits, Conv2d)
-    for weight, zeros, kept in ((100, 0, "pairs"), (100, 250, "gaps"), (7, 0, "nibbles"), (7, 250, "nibble_gaps")):
+    for weight, zeros, kept in (
+        (100, 0, "pairs"),
+        (100, 250, "gaps"),
+        (7, 0, "nibbles"),
+        (7, 250, "nibble_gaps"),
+        (1, 0, "crumbs"),
+        (-1, 250, "nibble_gaps"),
+    ):
         weights = np.full_like(logits.weights, weight)
         weights.reshape(2, -1)[:, :zeros] = 0
         sparse = IntegerGraph((dataclasses.replace(logits, weights=weights),), graph.tensors)

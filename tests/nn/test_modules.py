@@ -164,9 +164,10 @@ def test_scales_of_inputs_are_drawn_for_every_image():
 
 
 @pytest.mark.parametrize("method", ["none", "unstructured", "structured", "both"])
-def test_weights_of_four_bits_are_seen_rounded_by_all_but_the_posterior(method):
+@pytest.mark.parametrize(("bits", "largest"), [(2, 1), (4, 7)])
+def test_weights_of_few_bits_are_seen_rounded_by_all_but_the_posterior(method, bits, largest):
     linear = Layer("x", "linear", ("input",), (2, 2, 2), (3, 1, 1), kernel=(2, 2))
-    layer, exact = (module(method, linear, Shares(channel=1.0, input=1.0), bits) for bits in (4, 8))
+    layer, exact = (module(method, linear, Shares(channel=1.0, input=1.0), count) for count in (bits, 8))
     x = torch.rand(4, 2, 2, 2)
     with torch.no_grad():
         for either in (layer, exact):
@@ -176,7 +177,7 @@ def test_weights_of_four_bits_are_seen_rounded_by_all_but_the_posterior(method):
         torch.testing.assert_close(layer(x).flatten(1), x.flatten(1) @ torch.from_numpy(layer.fold().weight).T)
         multiples = layer.fold().weight / layer.fold().step[:, None]
         np.testing.assert_allclose(multiples, np.rint(multiples), atol=1e-4)
-        assert np.abs(np.rint(multiples)).max() == 7 and exact.fold().step is None
+        assert np.abs(np.rint(multiples)).max() == largest and exact.fold().step is None
         assert not torch.allclose(layer(x), exact(x))
         for either in (layer, exact):
             either.train().fix_pruning()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.network import Network
-from sparse_mcu.space.architecture import Architecture, Block, Conv, Pool, Pruning, Training
+from sparse_mcu.space.architecture import Architecture, Block, Conv, Head, Pool, Pruning, Training
 
 METHODS = ("none", "unstructured", "structured", "both")
 SEEDS = st.integers(0, 2**32 - 1)
@@ -80,6 +80,20 @@ def test_first_weights_keep_the_variance_of_the_sums():
     wide = Architecture((64, 5, 5), 2, (Block((Conv("regular", (3, 3), 64, batch_norm=False),)),))
     weight = Network(wide, seed=0).weights()["block0.conv0.weight"]
     assert weight.var() == pytest.approx(2 / (64 * 9), rel=0.05)
+
+
+@pytest.mark.parametrize("asked", [2, 4, 8])
+def test_ends_have_four_bits_or_more_and_depthwise_layers_eight(asked):
+    convs = (Conv("regular", (3, 3), 4), Conv("separable", (3, 3), 6))
+    blocks = (Block(convs, branch=True), Block((Conv("regular", (3, 3), 4),)))
+    end = max(4, asked)
+    hidden = {"block0.conv0": end, "block0.conv1.depthwise": 8, "block0.conv1.pointwise": asked, "block1.conv0": asked}
+    for head, last in (
+        (Head(), {"head0.linear": end, "head1.linear": end}),
+        (Head(hidden=5), {"head0.linear": asked, "head1.linear": asked, "logits": end}),
+    ):
+        network = Network(Architecture((1, 8, 8), 3, blocks, head=head, training=Training(weight_bits=asked)), seed=0)
+        assert {layer.layer.name: layer.bits for layer in network.weighted()} == hidden | last
 
 
 def test_dropout_acts_on_the_input_of_linear_layers_in_training_only():

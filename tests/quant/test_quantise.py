@@ -128,14 +128,15 @@ def test_pruned_weights_stay_zero_and_the_largest_of_a_channel_fills_int8(seed):
 
 
 @pytest.mark.parametrize("kind", ["regular", "separable"])
+@pytest.mark.parametrize("largest", [1, 7])
 @pytest.mark.parametrize("seed", range(4))
-def test_weights_trained_for_a_step_become_their_multiples_of_it(kind, seed):
+def test_weights_trained_for_a_step_become_their_multiples_of_it(kind, largest, seed):
     rng = np.random.default_rng(seed)
     architecture = Architecture((2, 8, 8), 5, (Block((conv(6), conv(8, kind=kind))),))
     multiples, network = {}, []
     for folded in folded_network(architecture, rng):
         step = np.exp(rng.normal(-3, 1, len(folded.weight))).astype(np.float32)
-        whole = rng.integers(-7, 8, folded.weight.shape) * (rng.random(folded.weight.shape) < 0.5)
+        whole = rng.integers(-largest, largest + 1, folded.weight.shape) * (rng.random(folded.weight.shape) < 0.5)
         weight = (whole * step.reshape(-1, *[1] * (whole.ndim - 1))).astype(np.float32)
         network.append(replace(folded, weight=weight, step=step))
         multiples[folded.layer.name] = channels_last(replace(folded, weight=whole.astype(np.float32)))
@@ -199,16 +200,34 @@ def test_correcting_biases_takes_the_mean_error_out_of_the_logits():
     assert np.abs(error).max() > 10 * graph.tensors["logits"].scale
 
 
-def test_a_network_trained_on_digits_keeps_its_accuracy():
-    digits = load_digits()
-    images = (digits.images * (255 / 16)).round().astype(np.uint8)[:, None]
+@pytest.fixture(scope="module")
+def digits():
+    """Images (N, 1, 8, 8), of which the first 1200 are for training, and labels."""
+    data = load_digits()
+    return (data.images * (255 / 16)).round().astype(np.uint8)[:, None], data.target
+
+
+def test_a_network_trained_on_digits_keeps_its_accuracy(digits):
+    images, labels = digits
     training = Training(epochs=6, learning_rate=1e-2, pruning=Pruning(strength=0.3))
     network = Network(replace(ARCHITECTURES["plain"], training=training), seed=0)
-    train(network, images[:1200], digits.target[:1200], seed=0)
+    train(network, images[:1200], labels[:1200], seed=0)
     folded = network.fold()
     graph = quantise(folded, images[:1200])
     error = difference(folded, graph, images[1200:])
-    accuracy = np.mean(run(graph, images[1200:]).argmax(axis=1) == digits.target[1200:])
+    accuracy = np.mean(run(graph, images[1200:]).argmax(axis=1) == labels[1200:])
     assert accuracy > 0.9
     assert error.agreement > 0.99
     assert error.mean_square < 1e-3 * float_tensors(folded, images[1200:])["logits"].var()
+
+
+def test_what_is_trained_with_two_bits_runs_with_two(digits):
+    images, labels = digits
+    blocks = (Block((conv(6), conv(12)), Pool("max", (2, 2))), Block((conv(12),)))
+    training = Training(epochs=8, learning_rate=1e-2, weight_bits=2, pruning=Pruning("none"))
+    network = Network(Architecture((1, 8, 8), 10, blocks, training=training), seed=0)
+    train(network, images[:1200], labels[:1200], seed=0)
+    graph = quantise(network.fold(), images[:1200])
+    largest = [np.abs(op.weights).max() for op in graph.ops if isinstance(op, Conv2d)]
+    assert largest == [7, 1, 1, 7]
+    assert np.mean(run(graph, images[1200:]).argmax(axis=1) == labels[1200:]) > 0.9

@@ -35,7 +35,7 @@ def channel_norms(op):
 
 def test_every_kind_of_operation_occurs():
     seen = Counter()
-    for seed in range(200):
+    for seed in range(300):
         graph = random_graph(np.random.default_rng(seed))
         seen["1-D input"] += graph.tensors[INPUT].shape[0] == 1
         for op in graph.ops:
@@ -45,8 +45,8 @@ def test_every_kind_of_operation_occurs():
                 seen["uneven padding"] += op.padding[:2] != op.padding[2:]
                 seen["zero channel"] += bool((channel_norms(op) == 0).any())
                 if isinstance(op, Conv2d) and op.weights.any() and op.weights.min() >= -8 and op.weights.max() <= 7:
-                    sparse = np.mean(op.weights != 0) < 0.4
-                    seen["sparse weights of four bits" if sparse else "dense weights of four bits"] += 1
+                    bits = "two" if np.abs(op.weights).max() == 1 else "four"
+                    seen[f"{'sparse' if np.mean(op.weights != 0) < 0.4 else 'dense'} weights of {bits} bits"] += 1
                     seen["least weight of four bits"] += bool((op.weights == -8).any())
                 seen["multiplier 255"] += bool((op.multiplier == 255).any())
                 seen["shift 31"] += bool((op.shift == 31).any())

@@ -40,7 +40,7 @@ TINY = SpaceLimits(  # few enough dimensions to write the code down
         weight_decays=(0.0,),
         dropouts=(0.0,),
         augmentations=(0.0,),
-        weight_bits=(4, 8),
+        weight_bits=(2, 4, 8),
         methods=("none", "structured"),
         strength=(0.1, 1.0),
     ),

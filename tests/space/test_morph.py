@@ -14,7 +14,7 @@ from sparse_mcu.space.suggest import assignment, contains
 
 LIMITS = dataclasses.replace(
     SpaceLimits.for_input((1, 28, 28), 10, ram_bytes=4096, flash_bytes=32768),
-    training=TrainingLimits(weight_bits=(4, 8), methods=("none", "structured")),
+    training=TrainingLimits(weight_bits=(2, 4, 8), methods=("none", "structured")),
 )
 PARENT = Architecture(
     (1, 28, 28),

@@ -1,4 +1,4 @@
-"""Weights as the bytes that lie in flash: per layer all of them, or the non-zero ones with the gaps between them; of 8 bits or 4.
+"""Weights as the bytes that lie in flash: per layer all, or the non-zero ones with the gaps between them; of 8 bits, 4 or 2.
 
 A convolution is O output channels of T taps each (in the order of a window: KH, KW, I), KH rows of taps. Its heads are the bias,
 the multiplier and the shift of each channel, in as many bytes as the core's C takes. Its weights are
@@ -12,11 +12,17 @@ the multiplier and the shift of each channel, in as many bytes as the core's C t
     nibbles      channel by channel, row by row, two taps in a byte (low half first); a zero fills up a row
     nibble_gaps  for each channel and each row: how many weights follow (1 byte), then per weight a byte: its gap in the low half,
                  itself in the high one. A zero stands in where a gap exceeds 15
+    crumbs       channel by channel, row by row, four taps in a byte (lowest bits first); zeros fill up a row
+    crumb_gaps   for each channel and each row: how many bytes follow (1 byte), then two weights in a byte, low half first: how
+                 far each lies behind the one before it (the first: behind the place before the row) in three bits, and
+                 whether it is -1 in the fourth. A half of 0 goes on by 7 without a weight, where a distance exceeds 7 or the
+                 number is odd
     depthwise    channel by channel, tap by tap
     unrolled     nothing: the weights that are not zero are operands in the layer's own code (unroll.py)
 
 Of pairs, words and channels a core reads the one that suits its registers (boards.toml calls it dense). A nibble is the two's
-complement of 4 bits, so both encodings of nibbles hold only layers whose weights are all in -8..7.
+complement of 4 bits, so both encodings of nibbles hold only layers whose weights are all in -8..7. A crumb is that of 2 bits,
+but never -2: both encodings of crumbs hold only layers whose weights are all -1, 0 or 1, which takes no multiplication.
 """
 
 import itertools
@@ -29,13 +35,20 @@ import numpy as np
 from sparse_mcu.quant.fixedpoint import sum_bounds
 from sparse_mcu.quant.graph import Conv2d, Convolution, DepthwiseConv2d, Int8Array, IntegerGraph
 
-Encoding = Literal["pairs", "words", "channels", "gaps", "nibbles", "nibble_gaps", "depthwise", "unrolled"]
+Encoding = Literal[
+    "pairs", "words", "channels", "gaps", "nibbles", "nibble_gaps", "crumbs", "crumb_gaps", "depthwise", "unrolled"
+]
 DENSE: tuple[Encoding, ...] = ("pairs", "words", "channels")
 NIBBLES: tuple[Encoding, ...] = ("nibbles", "nibble_gaps")
+CRUMBS: tuple[Encoding, ...] = ("crumbs", "crumb_gaps")
+FEW_BITS = (*NIBBLES, *CRUMBS)  # encodings that hold only small weights
+GAPS: tuple[Encoding, ...] = ("gaps", "nibble_gaps", "crumb_gaps")
 WORD_TAPS = 4  # of words
 NIBBLE = (-8, 7)  # the least and the largest
+CRUMB = (-1, 1)
 MAX_GAP = 15
-MAX_COUNT = 255  # of pairs or weights in a row
+MAX_STEP = 7  # of crumb_gaps
+MAX_COUNT = 255  # of pairs, weights or bytes in a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,22 +157,37 @@ def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
 
 
 def _nibbles(op: Conv2d) -> tuple[bytes, ...] | None:
-    if not _fits_nibbles(op):
-        return None
-    taps = _window_rows(op).astype(np.uint8) & 15
-    taps = np.pad(taps, ((0, 0), (0, 0), (0, taps.shape[2] % 2)))
-    return tuple(channel.tobytes() for channel in taps[..., ::2] | taps[..., 1::2] << 4)
+    return _packed(op, 4) if _fits(op, NIBBLE) else None
 
 
 def _nibble_gaps(op: Conv2d) -> tuple[bytes, ...] | None:
-    if not _fits_nibbles(op):
+    if not _fits(op, NIBBLE):
         return None
     return _counted([[_row_of_nibble_gaps(row) for row in channel] for channel in _window_rows(op)])
 
 
-def _fits_nibbles(op: Conv2d) -> bool:
-    """Whether every weight of ``op`` fits four bits."""
-    return bool(op.weights.min() >= NIBBLE[0] and op.weights.max() <= NIBBLE[1])
+def _crumbs(op: Conv2d) -> tuple[bytes, ...] | None:
+    return _packed(op, 2) if _fits(op, CRUMB) else None
+
+
+def _crumb_gaps(op: Conv2d) -> tuple[bytes, ...] | None:
+    if not _fits(op, CRUMB):
+        return None
+    return _counted([[_row_of_crumb_gaps(row) for row in channel] for channel in _window_rows(op)])
+
+
+def _fits(op: Conv2d, limits: tuple[int, int]) -> bool:
+    """Whether no weight of ``op`` exceeds the ``limits``."""
+    return bool(op.weights.min() >= limits[0] and op.weights.max() <= limits[1])
+
+
+def _packed(op: Conv2d, bits: int) -> tuple[bytes, ...]:
+    """The lowest ``bits`` of every weight, of each channel; rows of a window fill whole bytes."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    taps = _window_rows(op).astype(np.uint8) & (1 << bits) - 1
+    taps = np.pad(taps, ((0, 0), (0, 0), (0, -taps.shape[2] % len(shifts))))
+    packed = np.bitwise_or.reduce(taps.reshape(*taps.shape[:2], -1, len(shifts)) << shifts, axis=-1)
+    return tuple(channel.tobytes() for channel in packed)
 
 
 def _window_rows(op: Conv2d) -> Int8Array:
@@ -191,6 +219,13 @@ def _row_of_nibble_gaps(row: Int8Array) -> list[int]:
     return [len(entries), *(gap | weight << 4 & 0xFF for gap, weight in entries)]
 
 
+def _row_of_crumb_gaps(row: Int8Array) -> list[int]:
+    """The number of bytes, and the bytes."""
+    halves = crumb_gap_entries(row)
+    halves += [0] * (len(halves) % 2)
+    return [len(halves) // 2, *(low | high << 4 for low, high in zip(halves[::2], halves[1::2], strict=True))]
+
+
 def gap_entries(row: Int8Array) -> list[tuple[int, int]]:
     """Return (gap, weight as a byte) of what is stored of ``row``."""
     entries: list[tuple[int, int]] = []
@@ -205,6 +240,18 @@ def gap_entries(row: Int8Array) -> list[tuple[int, int]]:
     return entries
 
 
+def crumb_gap_entries(row: Int8Array) -> list[int]:
+    """Return the halves of bytes that hold ``row``, but the one that fills up the last byte."""
+    halves: list[int] = []
+    position = -1
+    for tap in np.flatnonzero(row):
+        skips, rest = divmod(int(tap) - position - 1, MAX_STEP)
+        halves += [0] * skips
+        halves.append(rest + 1 | (8 if row[tap] < 0 else 0))
+        position = int(tap)
+    return halves
+
+
 _LINES = {
     "pairs": _pairs,
     "words": _words,
@@ -212,4 +259,6 @@ _LINES = {
     "gaps": _gaps,
     "nibbles": _nibbles,
     "nibble_gaps": _nibble_gaps,
+    "crumbs": _crumbs,
+    "crumb_gaps": _crumb_gaps,
 }

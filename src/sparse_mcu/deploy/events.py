@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparse_mcu.deploy.access import twice
-from sparse_mcu.deploy.encode import WORD_TAPS, gap_entries
+from sparse_mcu.deploy.encode import CRUMBS, WORD_TAPS, crumb_gap_entries, gap_entries
 from sparse_mcu.deploy.program import Program, Step
 from sparse_mcu.deploy.unroll import loops, mean_parts
 from sparse_mcu.quant.graph import (
@@ -149,6 +149,8 @@ def _inside(op: Convolution, axis: int, windows: int, extent: int) -> npt.NDArra
 
 def _stored(op: Convolution, pixel: int, encoding: str) -> npt.NDArray[np.int64]:
     """How many entries of all channels stand for a tap (KH, KW), where those of a row are followed by their gaps."""
+    if encoding == "crumb_gaps":  # a half of a byte that only goes on asks for no tap
+        return _kept(op)
     height, width = op.kernel
     found = np.zeros((height, width), np.int64)
     for index, row in enumerate(op.weights.reshape(-1, width * pixel)):
@@ -157,6 +159,17 @@ def _stored(op: Convolution, pixel: int, encoding: str) -> npt.NDArray[np.int64]
             places = np.append(places, places[len(places) // 2 * 2 :])
         np.add.at(found[index % height], places // pixel, 1)
     return found
+
+
+def _kept(op: Convolution) -> npt.NDArray[np.int64]:
+    """How many weights of all channels are not zero at a tap (KH, KW)."""
+    kept: npt.NDArray[np.int64] = (op.weights != 0).sum(axis=(0, 3), dtype=np.int64)
+    return kept
+
+
+def _halves(op: Convolution) -> int:
+    """How many halves of bytes crumb_gaps has, but those that fill up a byte."""
+    return sum(len(crumb_gap_entries(row)) for row in op.weights.reshape(-1, op.kernel[1] * op.weights.shape[-1]))
 
 
 def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows) -> Events:
@@ -168,9 +181,9 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
     lone_taps = int(windows.taps.sum()) * groups
     inside: Events = Counter()
     match encoding:
-        case "gaps" | "nibble_gaps":
+        case "gaps" | "nibble_gaps" | "crumb_gaps":
             stored = _stored(op, pixel, encoding)
-            entries = int(stored.sum()) // (2 if encoding == "gaps" else 1)
+            entries = _halves(op) if encoding == "crumb_gaps" else int(stored.sum()) // (2 if encoding == "gaps" else 1)
             lone_rows = windows.lone * groups * height
             taps, lone_taps = windows.pairs * entries, windows.lone * entries
             inside = Counter({"row": int(windows.rows @ stored.sum(axis=1)), "tap": int((windows.taps * stored).sum())})
@@ -178,7 +191,7 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
             taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), lone_taps * pixel
         case "depthwise":
             taps = 0
-        case "pairs" | "channels" | "nibbles":
+        case "pairs" | "channels" | "nibbles" | "crumbs":
             taps, lone_taps = pair_rows * width * pixel, lone_taps * pixel
     name = f"{encoding}{program.sum_bytes}"
     found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
@@ -186,6 +199,10 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
     found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
     found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
     found.update({f"{alone}.inside.{part}": count for part, count in inside.items()})
+    if encoding in CRUMBS:
+        kept = _kept(op)
+        found[f"{name}.pair.weight"] = windows.pairs * int(kept.sum())
+        found[f"{alone}.weight"] = int((windows.taps * kept).sum())
     return found
 
 

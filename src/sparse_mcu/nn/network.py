@@ -13,6 +13,7 @@ from sparse_mcu.errors import ArchitectureError
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedNetwork
 from sparse_mcu.nn.modules import FixedLayer, Shares, WeightedLayer
+from sparse_mcu.nn.rounding import FULL_BITS
 from sparse_mcu.nn.spaces import channel_spaces, weights_per_channel
 from sparse_mcu.nn.variational import Noise, log_uniform_kl, standard_normal_kl
 from sparse_mcu.space.architecture import Architecture
@@ -20,6 +21,7 @@ from sparse_mcu.space.layers import INPUT, LOGITS, Layer, layers
 
 # Of the number of weights that leave with a channel: a strength then means about as much for every pruning method.
 SHARE_PER_ROOT, LARGEST_SHARE = 1.5, 50.0
+END_BITS = 4  # at the ends of a network two cost more accuracy than in all layers between them
 
 Weights = dict[str, npt.NDArray[np.float32]]
 """All that a network has learnt, as "layer.part"; parts are named in ``modules.WeightedLayer``. Saved as safetensors."""
@@ -34,9 +36,9 @@ class Network(nn.Module):
         self.layers = layers(architecture)
         self.noise = Noise()
         generator, training = torch.Generator().manual_seed(seed), architecture.training
-        shares = _scale_shares(self.layers)
+        shares, bits = _scale_shares(self.layers), _weight_bits(self.layers, training.weight_bits)
         self.operations = nn.ModuleList(
-            WeightedLayer(layer, training.pruning, shares[layer.name], generator, self.noise, training.weight_bits)
+            WeightedLayer(layer, training.pruning, shares[layer.name], generator, self.noise, bits[layer.name])
             if layer.weights
             else FixedLayer(layer)
             for layer in self.layers
@@ -132,6 +134,18 @@ class Network(nn.Module):
 def _joined(modules: Iterable[nn.Module], part: str) -> Tensor:
     """Return one part of all ``modules`` as one vector."""
     return torch.cat([getattr(module, part).flatten() for module in modules])
+
+
+def _weight_bits(layers: Sequence[Layer], asked: int) -> dict[str, int]:
+    """Return by layer the bits that hold a weight on the device, where θ asks for ``asked``.
+
+    Depthwise layers, whose weights are few, are stored in whole bytes. The first layer and those that make the logits, or what
+    is summed to them, have END_BITS or more.
+    """
+    weighted, last = [layer for layer in layers if layer.weights], layers[-1]
+    ends = {weighted[0].name, *(last.inputs if last.op == "add" else (last.name,))}
+    bits = {layer.name: max(asked, END_BITS) if layer.name in ends else asked for layer in weighted}
+    return bits | {layer.name: FULL_BITS for layer in weighted if layer.op == "depthwise"}
 
 
 def _scale_shares(layers: Sequence[Layer]) -> dict[str, Shares]:

@@ -1,8 +1,8 @@
 """Random small integer graphs that keep every rule, for differential tests of whatever runs graphs: every operation and edge.
 
 They have odd sizes, 1-D and 1x1 maps, strides, uneven paddings, residual additions of uint8 and int16, branches to the
-classifier, weights from empty to full and of 8 bits or 4, multipliers and shifts up to their limits; yet most tensors vary within
-their range.
+classifier, weights from empty to full and of 8 bits, 4 or 2, multipliers and shifts up to their limits; yet most tensors vary
+within their range.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ from sparse_mcu.quant.verify import verify
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int, int, int]]  # kernel, stride, padding
 AnyConvolution = TypeVar("AnyConvolution", Conv2d, DepthwiseConv2d)
 POINTWISE: Geometry = ((1, 1), (1, 1), (0, 0, 0, 0))
-FOUR_BITS = (-8, 7)  # the least and the largest weight of such a layer
+FOUR_BITS, TWO_BITS = (-8, 7), (-1, 1)  # the least and the largest weight of such a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,8 @@ class _Builder:
     def __init__(self, rng: np.random.Generator, size: GraphSize) -> None:
         self.rng = rng
         self.size = size
-        self.four_bits = float(rng.choice([0.0, 0.4, 1.0]))  # share of the layers
+        self.few_bits = FOUR_BITS if rng.random() < 0.5 else TWO_BITS
+        self.with_few_bits = float(rng.choice([0.0, 0.4, 1.0]))  # share of the layers
         height = 1 if rng.random() < 0.25 else self._up_to(size.extent)
         shape = (height, self._up_to(size.extent), self._up_to(min(size.channels, 4)))
         self.ops: list[Op] = []
@@ -233,8 +234,8 @@ class _Builder:
         return shift.clip(0, MAX_SHIFT)
 
     def _weights(self, shape: tuple[int, ...]) -> Int8Array:
-        """Random weights: of 8 bits or 4, of any size or only the largest; nearly none, half or all of them non-zero."""
-        least, most = FOUR_BITS if self.rng.random() < self.four_bits else (-127, 127)
+        """Random weights: of 8 bits, 4 or 2, of any size or only the largest; nearly none, half or all of them non-zero."""
+        least, most = self.few_bits if self.rng.random() < self.with_few_bits else (-127, 127)
         values = self.rng.integers(least, most + 1, shape) if self.rng.random() < 0.8 else self.rng.choice([least, most], shape)
         kept = self.rng.random(shape) < self.rng.choice([0.1, 0.5, 1.0])
         return np.where(kept, values, 0).astype(np.int8)

@@ -101,7 +101,7 @@ class SpaceLimits:
             strides=(1, 2, 3) if extent >= 16 else (1, 2),
             pools=tuple(window for window in (1, 2, 3, 4) if window == 1 or extent // window >= 4),
             hidden=(0, 8, 16, 32, 64, 128) if large else (0, 8, 16, 32, 64),
-            training=TrainingLimits(weight_bits=(4, 8)),
+            training=TrainingLimits(weight_bits=(4, 8)),  # 2 costs small networks more than it saves: benchmarks/RESULTS.md
         )
         _check_reachable(limits)
         return limits

@@ -1557,6 +1557,357 @@ KERNEL void sums_nibble_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *
 #endif
 }
 
+/* kernel crumb (uses requantise) */
+/* Adds the products of a weight, the lowest two bits of bits in two's complement but never -2, with the taps at x and y to two sums. */
+INLINE void add_crumb(unsigned bits, const uint8_t *x, const uint8_t *y, sum_t *sum_x, sum_t *sum_y)
+{
+#ifdef __arm__ /* a product takes no more instructions than a branch */
+    int weight = (int)(bits << 30) >> 30;
+    *sum_x += weight * *x;
+    *sum_y += weight * *y;
+#else
+    if (bits & 1) {
+        if (bits & 2) {
+            *sum_x -= *x;
+            *sum_y -= *y;
+        } else {
+            *sum_x += *x;
+            *sum_y += *y;
+        }
+    }
+#endif
+}
+
+/* Of the bytes that follow one another at weights: the next one, below a 1 that says when its bits have been shifted out. */
+INLINE unsigned next_byte(const uint8_t **weights)
+{
+    return 0x100u | BYTE((*weights)++);
+}
+
+#ifdef __AVR__
+/* Assembly: adds the taps in r16 and r19 to the sums of both windows, or takes them away. */
+#define BOTH_SUMS(first, further) \
+    first " r2, r16 \n\t" \
+    further " r3, __zero_reg__ \n\t" \
+    further " r4, __zero_reg__ \n\t" TOP_BYTE(further " r5, __zero_reg__ \n\t") \
+    first " r8, r19 \n\t" \
+    further " r9, __zero_reg__ \n\t" \
+    further " r10, __zero_reg__ \n\t" TOP_BYTE(further " r11, __zero_reg__ \n\t")
+/* Assembly: keeps the sums of both windows at r22, which moves on to the next channel, by the flags in r15. */
+#define KEEP_BOTH \
+    "movw r20, r30 \n\t" \
+    "movw r30, r22 \n\t" \
+    "bst r15, 0 \n\t" \
+    KEEP(r2, r3, r4, r5, 0) \
+    LOAD2(r16, r17, pitch) \
+    "add r30, r16 \n\t" \
+    "adc r31, r17 \n\t" \
+    "bst r15, 1 \n\t" \
+    KEEP(r8, r9, r10, r11, 0) \
+    "subi r22, -%[sum_bytes] \n\t" \
+    "sbci r23, -1 \n\t" \
+    "movw r30, r20 \n\t"
+#define NO_SUMS \
+    "clr r2 \n\t" \
+    "clr r3 \n\t" \
+    "movw r4, r2 \n\t" \
+    "movw r8, r2 \n\t" \
+    "movw r10, r2 \n\t"
+#endif
+
+/* kernel sums_crumbs (uses kept, crumb) */
+/*
+ * Weights of two bits, -1, 0 or 1 in two's complement, channel by channel, row by row of the window: four taps in a byte, the first in
+ * its lowest bits. Zeros fill up the last byte of a row.
+ */
+#if PAIRED
+#ifdef __AVR__
+INLINE void crumbs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r15") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *second __asm__("r12") = b;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t channels __asm__("r6") = window.channels;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n\t"
+        "movw r28, r12 \n"
+        "1: push r26 \n\t"
+        "push r27 \n\t"
+        "push r28 \n\t"
+        "push r29 \n\t"
+        NO_SUMS
+        LOAD(r14, rows)
+        "2: " LOAD2(r24, r25, taps)
+        "ldi r21, 1 \n" /* one more than the taps that are left in r18 */
+        "3: ld r16, X+ \n\t"
+        "ld r19, Y+ \n\t"
+        "dec r21 \n\t"
+        "brne 4f \n\t"
+        "lpm r18, Z+ \n\t"
+        "ldi r21, 4 \n"
+        "4: lsr r18 \n\t"
+        "brcc 6f \n\t"
+        "lsr r18 \n\t"
+        "brcs 5f \n\t"
+        BOTH_SUMS("add", "adc")
+        "rjmp 7f \n"
+        "5: " BOTH_SUMS("sub", "sbc")
+        "rjmp 7f \n"
+        "6: lsr r18 \n"
+        "7: sbiw r24, 1 \n\t"
+        "brne 3b \n\t"
+        LOAD2(r16, r17, skip)
+        "add r26, r16 \n\t"
+        "adc r27, r17 \n\t"
+        "add r28, r16 \n\t"
+        "adc r29, r17 \n\t"
+        "dec r14 \n\t"
+        "brne 2b \n\t"
+        "pop r29 \n\t"
+        "pop r28 \n\t"
+        "pop r27 \n\t"
+        "pop r26 \n\t"
+        KEEP_BOTH
+        "movw r24, r6 \n\t"
+        "sbiw r24, 1 \n\t"
+        "movw r6, r24 \n\t"
+        "breq 7f \n\t"
+        "rjmp 1b \n"
+        "7: pop r29 \n\t"
+        "pop r28"
+        : "+x"(a), "+z"(weights), "+r"(place), "+r"(channels)
+        : "r"(flags), "r"(second), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch), [sum_bytes] "n"(sizeof *sums)
+        : "r2", "r3", "r4", "r5", "r8", "r9", "r10", "r11", "r14", "r16", "r17", "r18", "r19", "r20", "r21", "r24", "r25", "memory");
+}
+#else
+INLINE void crumbs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned apart = (unsigned)(b - a), taps = window.taps, skip = window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *x = a;
+        for (unsigned row = window.rows; row > 0; row--, x += skip) {
+            const uint8_t *end = x + taps;
+            do {
+                unsigned rest = next_byte(&weights);
+                do {
+                    add_crumb(rest, x, x + apart, &sum_a, &sum_b);
+                    rest >>= 2;
+                } while (++x != end && rest != 1);
+            } while (x != end);
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void crumbs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned row_bytes = (window.taps + 3u) / 4;
+#if PADDED
+    unsigned before = edge.before, above = edge.above * row_bytes, below = edge.below * row_bytes;
+#else
+    unsigned before = 0, above = 0, below = 0;
+#endif
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
+        const uint8_t *x = a;
+        weights += above;
+        for (unsigned row = ALONE(rows); row > 0; row--, x += ALONE(skip), weights += row_bytes) {
+            const uint8_t *place = weights + before / 4;
+            unsigned rest = next_byte(&place) >> before % 4 * 2;
+            for (const uint8_t *end = x + ALONE(taps); x != end; x++, rest >>= 2) {
+                rest = rest == 1 ? next_byte(&place) : rest;
+                add_crumb(rest, x, x, &sum, &none);
+            }
+        }
+        weights += below;
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+KERNEL void sums_crumbs(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+        crumbs_together(a, b, weights, sums, larger);
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    crumbs_alone(a, weights, sums, larger);
+#endif
+}
+
+/* kernel sums_crumb_gaps (uses kept, crumb) */
+/*
+ * Only weights that are not zero, which are 1 or -1. For every channel and every row of the window: how many bytes follow, then in each
+ * two halves, the low one first. The lower three bits of a half are how many taps the weight lies behind the one before it, the first
+ * of a row behind the place before the row; the fourth is 1 where the weight is -1. A half of 0 has no weight, and goes on by seven.
+ */
+#if PAIRED
+#ifdef __AVR__
+INLINE void crumb_gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    register uint8_t flags __asm__("r15") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
+    register const uint8_t *first __asm__("r6") = a - 1;
+    register const uint8_t *second __asm__("r12") = b - 1;
+    register sum_t *place __asm__("r22") = sums;
+    register uint16_t channels __asm__("r24") = window.channels;
+    __asm__ volatile(
+        "push r28 \n\t"
+        "push r29 \n"
+        "1: push r6 \n\t"
+        "push r7 \n\t"
+        "push r12 \n\t"
+        "push r13 \n\t"
+        NO_SUMS
+        LOAD(r14, rows)
+        "2: movw r26, r6 \n\t"
+        "movw r28, r12 \n\t"
+        "lpm r21, Z+ \n\t"
+        "tst r21 \n\t"
+        "breq 7f \n"
+        "3: lpm r18, Z+ \n\t"
+        "set \n" /* until the first half is done */
+        "4: mov r16, r18 \n\t"
+        "andi r16, 7 \n\t"
+        "brne 5f \n\t"
+        "adiw r26, 7 \n\t"
+        "adiw r28, 7 \n\t"
+        "rjmp 6f \n"
+        "5: add r26, r16 \n\t"
+        "adc r27, __zero_reg__ \n\t"
+        "add r28, r16 \n\t"
+        "adc r29, __zero_reg__ \n\t"
+        "ld r16, X \n\t"
+        "ld r19, Y \n\t"
+        "sbrc r18, 3 \n\t"
+        "rjmp 5f \n\t"
+        BOTH_SUMS("add", "adc")
+        "rjmp 6f \n"
+        "5: " BOTH_SUMS("sub", "sbc")
+        "6: swap r18 \n\t"
+        "brtc 6f \n\t"
+        "clt \n\t"
+        "rjmp 4b \n"
+        "6: dec r21 \n\t"
+        "brne 3b \n"
+        "7: " LOAD2(r16, r17, taps)
+        LOAD2(r18, r19, skip)
+        "add r16, r18 \n\t"
+        "adc r17, r19 \n\t"
+        "add r6, r16 \n\t"
+        "adc r7, r17 \n\t"
+        "add r12, r16 \n\t"
+        "adc r13, r17 \n\t"
+        "dec r14 \n\t"
+        "brne 2b \n\t"
+        "pop r13 \n\t"
+        "pop r12 \n\t"
+        "pop r7 \n\t"
+        "pop r6 \n\t"
+        KEEP_BOTH
+        "sbiw r24, 1 \n\t"
+        "breq 7f \n\t"
+        "rjmp 1b \n"
+        "7: pop r29 \n\t"
+        "pop r28"
+        : "+z"(weights), "+r"(place), "+r"(channels)
+        : "r"(flags), "r"(first), "r"(second), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch), [sum_bytes] "n"(sizeof *sums)
+        : "r2", "r3", "r4", "r5", "r8", "r9", "r10", "r11", "r14", "r16", "r17", "r18", "r19", "r20", "r21", "r26", "r27", "memory");
+}
+#else
+INLINE void crumb_gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+    unsigned row_bytes = (unsigned)window.taps + window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *x = a, *y = b;
+        for (unsigned row = window.rows; row > 0; row--, x += row_bytes, y += row_bytes) {
+            unsigned tap = 0u - 1u; /* modulo */
+            const uint8_t *end = weights + 1 + BYTE(weights);
+            for (weights++; weights != end;) {
+                unsigned rest = next_byte(&weights);
+                do {
+                    unsigned gap = rest & 7;
+                    if (gap == 0) {
+                        tap += 7;
+                    } else {
+                        tap += gap;
+                        add_crumb(1 | (rest >> 2 & 2), x + tap, y + tap, &sum_a, &sum_b);
+                    }
+                    rest >>= 4;
+                } while (rest != 1);
+            }
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void crumb_gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PADDED
+    unsigned above = edge.above, before = edge.before;
+#else
+    unsigned above = 0, before = 0;
+#endif
+    unsigned taps = ALONE(taps), row_bytes = taps + ALONE(skip);
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
+        const uint8_t *begin = a;
+        for (unsigned row = 0; row < window.rows; row++) {
+            uint8_t inside = row - above < ALONE(rows);
+            unsigned tap = 0u - 1u - before; /* modulo: one outside is not below taps either */
+            for (unsigned bytes = BYTE(weights++); bytes > 0; bytes--) {
+                for (unsigned rest = next_byte(&weights); rest != 1; rest >>= 4) {
+                    if ((rest & 7) == 0) {
+                        tap += 7;
+                        continue;
+                    }
+                    tap += rest & 7;
+                    if (inside && tap < taps) {
+                        add_crumb(1 | (rest >> 2 & 2), begin + tap, begin + tap, &sum, &none);
+                    }
+                }
+            }
+            if (inside) {
+                begin += row_bytes;
+            }
+        }
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+KERNEL void sums_crumb_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+        crumb_gaps_together(a, b, weights, sums, larger);
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    crumb_gaps_alone(a, weights, sums, larger);
+#endif
+}
+
 /* kernel unrolled (uses keep) */
 /*
  * A convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up sums up a
