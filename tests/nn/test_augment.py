@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sparse_mcu.nn.augment import SHIFT, augment
+from sparse_mcu.nn.augment import SHIFT, augment, mirror
 
 
 def blob(height, width, down=0.0, right=0.0):
@@ -60,3 +60,12 @@ def test_the_generator_decides():
     assert not torch.equal(augment(x, 1.0), first)
     torch.manual_seed(3)
     assert torch.equal(augment(x, 1.0), first)
+
+
+def test_about_every_other_image_is_mirrored():
+    torch.manual_seed(0)
+    x = torch.rand(1000, 2, 5, 7)
+    mirrored = mirror(x)
+    turned = (mirrored == x.flip(3)).flatten(1).all(1)
+    assert torch.equal(mirrored[~turned], x[~turned])
+    assert 400 < turned.sum() < 600

@@ -29,6 +29,16 @@ def halves(n, seed=0):
     return images, labels
 
 
+def test_left_and_right_cannot_be_told_apart_by_who_learns_of_mirror_images():
+    images, labels = halves(200)
+    learnt = {}
+    for mirrored in (False, True):
+        learner = network("none", epochs=10)
+        train(learner, images, labels, seed=0, mirrored=mirrored)
+        learnt[mirrored] = accuracy(learner, Images.on(torch.device("cpu"), images, labels))
+    assert learnt[False] > 0.95 and learnt[True] < 0.8
+
+
 def test_batches_hold_every_image_once_and_none_stands_alone():
     images = torch.arange(65, dtype=torch.uint8).reshape(65, 1, 1, 1)
     batches = list(Images(images, torch.arange(65)).batches(32))

@@ -135,12 +135,17 @@ def nonzero(evaluation: Evaluation) -> dict[str, np.ndarray]:
 
 def test_a_teacher_is_listened_to_where_it_knows_more(monkeypatch: pytest.MonkeyPatch, evaluation: Evaluation) -> None:
     heard: list[object] = []
-    monkeypatch.setattr(evaluation_module, "train", lambda *_, teacher, **__: heard.append(teacher) or TrainingLog((), True, {}))
+
+    def trained(*_: object, teacher: object, mirrored: bool, **__: object) -> TrainingLog:
+        heard.append((teacher is not None, mirrored))
+        return TrainingLog((), True, {})
+
+    monkeypatch.setattr(evaluation_module, "train", trained)
     child = Candidate(ARCHITECTURE, UNO, seed=8, parent=Parent(ARCHITECTURE, evaluation.weights))
     logits = np.zeros((200, 2), dtype=np.float32)
-    for expert in (None, Teacher(0.5, logits), Teacher(1.0, logits)):
+    for expert in (None, Teacher(0.5, logits, mirrored=True), Teacher(1.0, logits)):
         evaluate(dataclasses.replace(child, teacher=expert), DATA, "cpu", None)
-    assert heard == [None, None, logits]
+    assert heard == [(False, False), (False, True), (True, False)]
 
 
 def test_pruning_is_inside(evaluation: Evaluation) -> None:

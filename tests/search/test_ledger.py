@@ -191,10 +191,10 @@ def test_limits_last(ledger: Ledger) -> None:
 def test_a_teacher_lasts(ledger: Ledger) -> None:
     assert ledger.teacher is None
     logits = np.random.default_rng(0).normal(size=(20, 10)).astype(np.float32)
-    ledger.teacher = Teacher(0.875, logits)
+    ledger.teacher = Teacher(0.875, logits, mirrored=True)
     with Ledger.open(ledger.directory) as reader:
         kept = reader.teacher
-        assert kept is not None and kept.accuracy == 0.875 and np.array_equal(kept.logits, logits)
+        assert kept is not None and kept.accuracy == 0.875 and np.array_equal(kept.logits, logits) and kept.mirrored
         (ledger.directory / "artifacts" / "teacher" / "logits.safetensors").write_bytes(b"nothing")
         with pytest.raises(RunError, match=r"logits.safetensors must hold a teacher's logits.*; remove .*teacher$"):
             _ = reader.teacher

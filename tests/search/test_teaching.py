@@ -4,6 +4,7 @@ import torch
 
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.errors import TrainingError
+from sparse_mcu.search import teaching
 from sparse_mcu.search.teaching import Lesson, teach
 from sparse_mcu.search.workers import TrainingData
 
@@ -29,6 +30,14 @@ def test_a_teacher_knows_its_subject_and_how_well() -> None:
     assert torch.get_num_threads() == threads
     again = teach(Lesson(classes=2, threads=1, steps=150), DATA, "cpu", None)
     assert np.array_equal(again.logits, teacher.logits)
+
+
+def test_only_a_long_training_is_worth_asking_about_mirror_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(teaching, "keeps_classes_mirrored", lambda *_: asked.append(1) or True)
+    assert not teach(Lesson(classes=2, threads=1, steps=100), DATA, "cpu", None).mirrored and not asked
+    monkeypatch.setattr("sparse_mcu.nn.teacher.LONG", 100)
+    assert teach(Lesson(classes=2, threads=1, steps=100), DATA, "cpu", None).mirrored and asked
 
 
 def test_a_teacher_with_hardly_any_time_knows_nothing() -> None:

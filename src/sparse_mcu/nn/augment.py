@@ -1,4 +1,4 @@
-"""Training images a little turned, scaled and moved: what a small network learns of few images then holds for others too."""
+"""Training images a little turned, scaled and moved, or mirrored, so that what a network learns of few holds for others."""
 
 import torch
 import torch.nn.functional as F
@@ -31,3 +31,11 @@ def augment(
     grid = F.affine_grid(maps, list(x.shape), align_corners=False)
     moved = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return moved.contiguous(memory_format=torch.channels_last)
+
+
+def mirror(
+    x: Tensor,  # (B, C, H, W)
+) -> Tensor:  # (B, C, H, W)
+    """Turn left and right round in about every other image, as the global generator decides."""
+    turned = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+    return torch.where(turned, x.flip(3), x).contiguous(memory_format=torch.channels_last)

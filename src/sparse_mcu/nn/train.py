@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.errors import TrainingError
-from sparse_mcu.nn.augment import augment
+from sparse_mcu.nn.augment import augment, mirror
 from sparse_mcu.nn.folded import Float32Array
 from sparse_mcu.nn.network import Network
 from sparse_mcu.space.architecture import Training
@@ -81,13 +81,15 @@ def train(
     pruned: bool = False,
     inherited: bool = False,
     teacher: Float32Array | None = None,  # (N, classes): logits of another network for the images
+    mirrored: bool = False,
     epoch_images: int = EPOCH_IMAGES,
 ) -> TrainingLog:
     """Train and prune ``network`` in place, as its ``architecture.training`` says; it is left in eval mode on ``device``.
 
     An epoch takes ``epoch_images`` of the images, or all where these are fewer; each comes once before any comes again.
     ``pruned``: the posterior has decided what leaves; the rest trains on alone. ``inherited``: weights and posterior began as a
-    parent's; what left there does not come back, and the posterior decides sooner about the rest.
+    parent's; what left there does not come back, and the posterior decides sooner about the rest. ``mirrored``: every other
+    image is turned round, left and right.
 
     The same seed gives the same network on a CPU with one thread; the global random state is left as it was. After
     ``deadline`` (by ``time.monotonic``) no epoch begins. ``report`` hears of every epoch. ``hopeless`` is told after every epoch
@@ -104,7 +106,7 @@ def train(
         torch.manual_seed(seed)
         epochs = 0 if pruned else drawn_epochs(network.architecture.training, inherited)
         held = network.hold_pruning() if inherited and epochs else []
-        trainer = _Trainer(network, data, held_out, epochs, min(len(images), epoch_images), held)
+        trainer = _Trainer(network, data, held_out, epochs, min(len(images), epoch_images), held, mirrored)
         return trainer.run(deadline, report, hopeless)
 
 
@@ -165,9 +167,16 @@ class _Trainer:
     """One training run: first the posterior is trained on drawn networks, then what it left."""
 
     def __init__(
-        self, network: Network, data: Images, validation: Images | None, drawn_epochs: int, epoch_images: int, held: Held
+        self,
+        network: Network,
+        data: Images,
+        validation: Images | None,
+        drawn_epochs: int,
+        epoch_images: int,
+        held: Held,
+        mirrored: bool,
     ) -> None:
-        self.network, self.data, self.validation, self.held = network, data, validation, held
+        self.network, self.data, self.validation, self.held, self.mirrored = network, data, validation, held, mirrored
         self.drawn_epochs, self.epoch_images = drawn_epochs, epoch_images
         self.order = torch.empty(0, dtype=torch.int64, device=data.labels.device)  # of what has yet to come
         self.training = network.architecture.training
@@ -226,6 +235,8 @@ class _Trainer:
     def _step(self, x: Tensor, y: Tensor, soft: Tensor | None) -> tuple[Tensor, Tensor]:
         """Make one step; return the summed cross entropy and the number of images got right, still on the device."""
         epoch = (self.step + 0.5) / self.batches
+        if self.mirrored:
+            x = mirror(x)
         if self.training.augmentation > 0:
             x = augment(x, self.training.augmentation)
         logits = self.network(x)

@@ -29,6 +29,7 @@ class Teacher:
 
     accuracy: float  # on the validation split
     logits: npt.NDArray[np.float32]  # (N, classes)
+    mirrored: bool = False  # what it says holds for mirror images too
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -58,6 +58,7 @@ def evaluate(candidate: Candidate, data: TrainingData, device: str, deadline: fl
             pruned=candidate.polish,
             inherited=inherited,
             teacher=soft,
+            mirrored=candidate.teacher is not None and candidate.teacher.mirrored,
         )
         graph = integer_graph()
     notes = {"training": dataclasses.asdict(log)}

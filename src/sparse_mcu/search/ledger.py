@@ -244,7 +244,7 @@ class Ledger:
             return None
         try:
             arrays = load_file(path)
-            return Teacher(float(arrays["accuracy"]), arrays["logits"])
+            return Teacher(float(arrays["accuracy"]), arrays["logits"], bool(arrays.get("mirrored", False)))
         except (SafetensorError, KeyError) as error:
             raise RunError(f"{path} must hold a teacher's logits, but cannot be read: {error}; remove {path.parent}") from error
 
@@ -294,7 +294,7 @@ def _write_evaluation(evaluation: Evaluation, directory: Path) -> None:
 
 
 def _write_teacher(teacher: Teacher, directory: Path) -> None:
-    arrays = {"accuracy": np.array(teacher.accuracy), "logits": teacher.logits}
+    arrays = {"accuracy": np.array(teacher.accuracy), "logits": teacher.logits, "mirrored": np.array(teacher.mirrored)}
     (directory / LOGITS).write_bytes(serialise(arrays))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sparse_mcu.nn.teacher import affordable_steps, logits, teacher
+from sparse_mcu.nn.teacher import Effort, affordable, keeps_classes_mirrored, logits, teacher
 from sparse_mcu.nn.train import Images, accuracy
 from sparse_mcu.search.candidate import Teacher
 from sparse_mcu.search.threads import threads
@@ -32,13 +32,21 @@ def teach(lesson: Lesson, data: TrainingData, device: str, deadline: float | Non
     images, labels = data.train.images, data.train.labels
     if lesson.seconds is not None:
         deadline = min(math.inf if deadline is None else deadline, time.monotonic() + lesson.seconds)
+    held_out = Images.on(torch.device(device), data.validation.images, data.validation.labels)
+
+    def effort() -> Effort:
+        if lesson.steps is not None:
+            return Effort.of(lesson.steps)
+        assert deadline is not None
+        return affordable(images, labels, lesson.classes, deadline - time.monotonic(), device)
+
     with threads(lesson.threads):
-        steps = lesson.steps
-        if steps is None:
-            assert deadline is not None
-            steps = affordable_steps(images, labels, lesson.classes, deadline - time.monotonic(), device)
-        if steps == 0:
+        plan = effort()
+        if plan.steps == 0:
             return Teacher(0.0, np.zeros((len(images), lesson.classes), dtype=np.float32))
-        network = teacher(images, labels, lesson.classes, steps, device, deadline)
-        held_out = Images.on(torch.device(device), data.validation.images, data.validation.labels)
-        return Teacher(accuracy(network, held_out), logits(network, images))
+        mirrored = False
+        if plan.is_long:
+            mirrored = keeps_classes_mirrored(images, labels, held_out, lesson.classes, device)
+            plan = effort()  # finding that out has taken time
+        network = teacher(images, labels, lesson.classes, plan, device, deadline, mirrored=mirrored)
+        return Teacher(accuracy(network, held_out), logits(network, images), mirrored)
