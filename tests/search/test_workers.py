@@ -144,12 +144,17 @@ def test_workers_end_with_the_search_however_it_ends(tmp_path: Path, sent: signa
     script = tmp_path / "script.py"
     script.write_text(ORPHANS)
     command = [sys.executable, script, str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as search:
+    images = tmp_path / "images"
+    images.mkdir()
+    environment = os.environ | {"TMPDIR": str(images)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment) as search:
         assert search.stdout is not None
         worker = int(search.stdout.readline())
+        assert any(images.iterdir())
         search.send_signal(sent)
         search.wait(PATIENCE_SECONDS)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while Path(f"/proc/{worker}").exists() and "zombie" not in Path(f"/proc/{worker}/status").read_text():
         assert time.monotonic() < deadline, "the worker outlived its search"
         time.sleep(0.05)
+    assert not list(images.iterdir())

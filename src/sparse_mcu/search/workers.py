@@ -8,6 +8,7 @@ workers map into memory; the test split is not among them. A worker imports no o
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -164,7 +165,7 @@ class _Worker(Generic[Outcome]):
 
 def _serve(connection: Connection, files: Path, device: str) -> None:
     """Do what arrives until the pipe closes: the life of a worker."""
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_die_with_parent, args=(files,), daemon=True).start()
     data = _mapped(files)
     connection.send(None)
     while True:
@@ -186,11 +187,12 @@ def _attempt(task: Task[Outcome], data: TrainingData, device: str, deadline: flo
         return Failure(f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _die_with_parent() -> None:
-    """End this process, in the middle of a task if need be, when the search's process is gone."""
+def _die_with_parent(files: Path) -> None:
+    """End this process, in the middle of a task if need be, when the search's process is gone, and leave no ``files`` behind."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()
+    shutil.rmtree(files, ignore_errors=True)  # what is mapped stays readable for the other workers until they end too
     os._exit(1)
 
 
