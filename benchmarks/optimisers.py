@@ -1,11 +1,11 @@
 """Ours against the optimisers that users would pick instead: hypervolume over evaluations, standard problems and omega_bench.
 
-    python benchmarks/optimisers.py run --problem omega --optimiser sparse --seeds 20 --results optimisers.jsonl
-    python benchmarks/optimisers.py report --results optimisers.jsonl
+    python benchmarks/optimisers.py run --problem omega --optimiser sparse --seeds 20
+    python benchmarks/optimisers.py report
 
-``run`` adds the seeds that the results lack, one line each, and can be stopped at any time. ``report`` prints medians and
-quartiles and draws the curves. Evaluations are of candidates that may fit; what cannot is refused to every optimiser, and costs
-it nothing.
+``run`` adds the seeds that the results (omega_bench/optimisers.jsonl) lack, one line each, and can be stopped at any time; to
+measure anew, give ``--results`` another name. ``report`` prints medians and quartiles and draws the curves. Evaluations are of
+candidates that may fit; what cannot is refused to every optimiser, and costs it nothing.
 """
 
 import argparse
@@ -45,6 +45,7 @@ INITIAL_SHARE, POOL, PARENTS = 0.1, 200, 8  # of the model-based optimisers that
 REFIT_GROWTH = 1.1
 BELOW_BEST = 0.1  # of the box: a point that is best in everything must not end the search
 FIGURES = Path(__file__).parent / "figures"
+RESULTS = Path(__file__).parent / "omega_bench" / "optimisers.jsonl"
 
 Row = tuple[Any, Float64Array]  # a point and its outcomes (c,): the k objectives, minimised, and what the constraints limit to 1
 
@@ -65,13 +66,14 @@ def main() -> None:
         row = measure(problem, options.optimiser, seed) | {"problem": options.problem}
         with options.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        print(f"{options.problem} {options.optimiser} seed {seed}: {row['curve'][-1]:.4f}, {row['ask']:.3f} s an ask", flush=True)
+        volume = row["improvements"][-1][1] if row["improvements"] else 0.0
+        print(f"{options.problem} {options.optimiser} seed {seed}: {volume:.4f}, {row['ask']:.3f} s an ask", flush=True)
 
 
 def measure(problem: Problem, optimiser: str, seed: int) -> dict[str, Any]:
-    """Optimise ``problem`` and return the hypervolume after every evaluation and the median CPU seconds of an ask."""
+    """Optimise ``problem`` and return after which evaluations the hypervolume was what, and the median CPU seconds of an ask."""
     front = np.empty((0, len(problem.reference)))
-    curve: list[float] = []
+    improvements: list[tuple[int, float]] = []
     asks: list[float] = []
     start = time.process_time()
     for _, outcomes in _rows(problem, optimiser, seed):
@@ -79,9 +81,12 @@ def measure(problem: Problem, optimiser: str, seed: int) -> dict[str, Any]:
         if (outcomes <= _limits(problem)).all():
             front = np.vstack([front, outcomes[: front.shape[1]] / problem.reference])
             front = front[non_dominated(front)]
-        curve.append(hypervolume(front, np.ones(front.shape[1])))
+        volume = round(hypervolume(front, np.ones(front.shape[1])), 5)
+        if volume > (improvements[-1][1] if improvements else 0.0):
+            improvements.append((len(asks), volume))
         start = time.process_time()
-    return {"optimiser": optimiser, "seed": seed, "ask": float(np.median(asks)), "curve": curve}
+    ask = round(float(np.median(asks)), 4)
+    return {"optimiser": optimiser, "seed": seed, "ask": ask, "evaluations": len(asks), "improvements": improvements}
 
 
 def _rows(problem: Problem, optimiser: str, seed: int) -> Iterator[Row]:
@@ -262,7 +267,15 @@ def report(rows: list[dict[str, Any]]) -> None:
 
 
 def _curves(rows: list[dict[str, Any]], problem: str, optimiser: str) -> Float64Array:
-    return np.array([row["curve"] for row in rows if (row["problem"], row["optimiser"]) == (problem, optimiser)])
+    """Return the hypervolume of each seed after every evaluation, (seeds, evaluations)."""
+    return np.array([_curve(row) for row in rows if (row["problem"], row["optimiser"]) == (problem, optimiser)])
+
+
+def _curve(row: dict[str, Any]) -> Float64Array:
+    curve = np.zeros(row["evaluations"])
+    for number, volume in row["improvements"]:
+        curve[number - 1 :] = volume
+    return curve
 
 
 def _print_table(problem: str, curves: dict[str, Float64Array], rows: list[dict[str, Any]]) -> None:
@@ -316,7 +329,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--evaluations", type=int, help="default: those of the problem")
-    parser.add_argument("--results", type=Path, default=Path("optimisers.jsonl"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
