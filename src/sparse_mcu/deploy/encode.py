@@ -9,8 +9,8 @@ the multiplier and the shift of each channel, in as many bytes as the core's C t
     gaps         for each channel and each row: how many pairs follow (1 byte), then per pair the gaps of its two weights (1 byte:
                  how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
                  exceeds 15 or the number of weights is odd
-    bitmap       for eight taps at a time, of all rows and channels without a break: which weights are not zero (1 byte, a bit each,
-                 lowest first), then these. Zeros fill up the last byte of bits
+    bitmap       for eight taps at a time, of all rows and channels without a break: which weights are not zero (1 byte, a bit
+                 each, lowest first), then these. Zeros fill up the last byte of bits
     nibbles      channel by channel, row by row, two taps in a byte (low half first); a zero fills up a row
     nibble_gaps  for each channel and each row: how many weights follow (1 byte), then per weight a byte: its gap in the low half,
                  itself in the high one. A zero stands in where a gap exceeds 15
@@ -103,8 +103,9 @@ def encode_network(
 
 def _by_encoding(op: Convolution, encodings: Collection[Encoding], head_bytes: int) -> dict[str, EncodedWeights]:
     """Return ``op`` in each of the ``encodings`` that can hold it, by name."""
-    known = [encode(op, (encoding,), head_bytes) for encoding in (encodings if isinstance(op, Conv2d) else ("depthwise",))]
-    return {weights.encoding: weights for weights in known if weights is not None}
+    own: tuple[Encoding, ...] = ("depthwise",)
+    found = (encode(op, (encoding,), head_bytes) for encoding in (encodings if isinstance(op, Conv2d) else own))
+    return {weights.encoding: weights for weights in found if weights is not None}
 
 
 def _fewest_bytes(
@@ -220,7 +221,8 @@ def _packed(op: Conv2d, bits: int) -> tuple[bytes, ...]:
 
 def _kept(op: Conv2d) -> npt.NDArray[np.uint8]:
     """The weights of ``op`` that are not zero, as bytes."""
-    return op.weights[op.weights != 0].view(np.uint8)
+    kept: npt.NDArray[np.uint8] = op.weights[op.weights != 0].view(np.uint8)
+    return kept
 
 
 def _with_bits(op: Conv2d, values: npt.NDArray[np.uint8], per_byte: int) -> tuple[bytes, ...]:
