@@ -2011,7 +2011,7 @@ struct bitmap {
 };
 
 /* Takes the next weight and adds its products with two taps to two sums. */
-typedef void add_next(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y);
+typedef void take_next(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y);
 
 /* Whether the weight of the next tap is there. */
 INLINE uint8_t next_bit(struct bitmap *place)
@@ -2022,7 +2022,8 @@ INLINE uint8_t next_bit(struct bitmap *place)
 }
 
 #if PAIRED && !defined(__AVR__)
-INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger, add_next *add)
+INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger,
+                            take_next *take)
 {
     struct bitmap place = {weights, 1, 1};
     unsigned apart = (unsigned)(b - a), taps = window.taps, skip = window.skip;
@@ -2033,7 +2034,7 @@ INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *w
             const uint8_t *end = x + taps;
             do {
                 if (next_bit(&place)) {
-                    add(&place, *x, x[apart], &sum_a, &sum_b);
+                    take(&place, *x, x[apart], &sum_a, &sum_b);
                 }
             } while (++x != end);
         }
@@ -2045,7 +2046,7 @@ INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *w
 
 #if PADDED || !PAIRED
 /* The sums of one window, or the part of it that lies inside. */
-INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger, add_next *add)
+INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger, take_next *take)
 {
 #if PADDED
     unsigned above = edge.above, before = edge.before;
@@ -2062,7 +2063,7 @@ INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, 
             unsigned tap = 0 - before; /* modulo: one outside is not below taps either */
             for (unsigned rest = window.taps; rest > 0; rest--, tap++) {
                 if (next_bit(&place)) {
-                    add(&place, inside && tap < taps ? begin[tap] : 0, 0, &sum, &none);
+                    take(&place, inside && tap < taps ? begin[tap] : 0, 0, &sum, &none);
                 }
             }
             if (inside) {
@@ -2076,7 +2077,7 @@ INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, 
 
 /* kernel sums_bitmap (uses bitmap) */
 /* Weights of eight bits, of which a bitmap says where they are. */
-INLINE void add_byte(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
+INLINE void take_byte(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
 {
     int weight = (int8_t)BYTE(place->next++);
 #if defined(__riscv) && !defined(__riscv_mul)
@@ -2127,7 +2128,7 @@ KERNEL void sums_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t *weigh
 #ifdef __AVR__
         BITMAP_TOGETHER(BYTE_PRODUCTS)
 #else
-        bitmap_together(a, b, weights, sums, larger, add_byte);
+        bitmap_together(a, b, weights, sums, larger, take_byte);
 #endif
         return;
     }
@@ -2135,13 +2136,13 @@ KERNEL void sums_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t *weigh
     (void)b;
 #endif
 #if PADDED || !PAIRED
-    bitmap_alone(a, weights, sums, larger, add_byte);
+    bitmap_alone(a, weights, sums, larger, take_byte);
 #endif
 }
 
 /* kernel sums_nibble_bitmap (uses nibble, bitmap) */
 /* Weights of four bits, of which a bitmap says where they are: two in a byte, low half first, which lies where the first would alone. */
-INLINE void add_half(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
+INLINE void take_half(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
 {
     unsigned halves = place->halves == 1 ? next_byte(&place->next) : place->halves;
     place->halves = halves >> 4;
@@ -2194,7 +2195,7 @@ KERNEL void sums_nibble_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t
 #ifdef __AVR__
         BITMAP_TOGETHER(HALF_PRODUCTS)
 #else
-        bitmap_together(a, b, weights, sums, larger, add_half);
+        bitmap_together(a, b, weights, sums, larger, take_half);
 #endif
         return;
     }
@@ -2202,7 +2203,7 @@ KERNEL void sums_nibble_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t
     (void)b;
 #endif
 #if PADDED || !PAIRED
-    bitmap_alone(a, weights, sums, larger, add_half);
+    bitmap_alone(a, weights, sums, larger, take_half);
 #endif
 }
 
