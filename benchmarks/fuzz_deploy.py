@@ -28,7 +28,7 @@ import numpy as np
 
 from sparse_mcu import deploy
 from sparse_mcu.deploy.boards import Board, board
-from sparse_mcu.deploy.encode import FEW_BITS, Encoding, encode
+from sparse_mcu.deploy.encode import ON_ANY_CORE, Encoding, encode
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import HostFault, host_logits
@@ -153,7 +153,7 @@ def source(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> CSou
 
 def drawn_encodings(rng: np.random.Generator, graph: IntegerGraph, target: Board, in_pairs: bool) -> dict[str, Encoding]:
     """Return for every convolution any of the encodings that can hold it, rarer ones rather."""
-    encodings: tuple[Encoding, ...] = (target.dense if in_pairs else "pairs", "gaps", *FEW_BITS)
+    encodings: tuple[Encoding, ...] = (target.dense if in_pairs else "pairs", *ON_ANY_CORE)
     drawn: dict[str, Encoding] = {}
     for op in graph.ops:
         if isinstance(op, Convolution):

@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
-import measure_few_bits
+import measure_encodings
 import measure_streaming
 import numpy as np
 from probes import NO_MULTIPLIER, Probe, chains, code_bytes, fitted_cycles, probes, usual, variants
@@ -61,8 +61,8 @@ def main() -> None:
     for target in map(board, options.boards):
         stream = probes(target, seed=1)
         costs = fit(target, [next(stream) for _ in range(options.probes)])
-        for bits in measure_few_bits.ENCODINGS:
-            costs = measure_few_bits.with_few_bits(target, costs, bits)
+        for family in measure_encodings.FAMILIES:
+            costs = measure_encodings.with_family(target, costs, family)
         tables[target.core] = dataclasses.replace(costs, streaming=measure_streaming.streaming_costs(target, costs))
         TABLE.write_text(HEAD + "".join(to_toml(core, tables[core]) for core in CORES if core in tables), encoding="utf-8")
         report(target, costs, [next(stream) for _ in range(options.check)])
@@ -98,8 +98,8 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
 
 
 def expected(target: Board) -> set[str]:
-    """Return the sections that a network for ``target`` with weights of 8 bits can need, as the table names them."""
-    foreign = {"standalone", "stream", *itertools.chain(*measure_few_bits.SECTIONS.values())}
+    """Return the sections that a network for ``target`` with all bytes or gaps can need, as the table names them."""
+    foreign = {"standalone", "stream", *itertools.chain(*measure_encodings.SECTIONS.values())}
     foreign |= {f"sums_{dense}" for dense in DENSE if dense not in ("pairs", target.dense)}
     straight = "" if target.core in NO_MULTIPLIER else variant("unrolled", 3 if target.is_avr else 4, padded=False, paired=False)
     chained = {f"{straight}.{count}" for count in range(MAX_LOOPS + 1)} if straight else set()

@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparse_mcu.deploy.encode import (
+    BITMAPS,
     CRUMB,
     CRUMBS,
     DENSE,
     FEW_BITS,
     NIBBLE,
     NIBBLES,
+    ON_ANY_CORE,
     WORD_TAPS,
     EncodedWeights,
     Encoding,
@@ -65,6 +67,8 @@ def decode(encoded: EncodedWeights, kernel_rows: int, row_taps: int) -> list[lis
         assert not any(sum(table[channels:], []))
     elif encoded.encoding == "channels":
         table = [stream[first : first + taps] for first in range(0, len(stream), taps)]
+    elif encoded.encoding in BITMAPS:
+        table = decode_bitmap(stream, channels, taps, halves=encoded.encoding == "nibble_bitmap")
     else:
         decode_row = {
             "gaps": decode_gaps,
@@ -139,13 +143,35 @@ def decode_crumb_gaps(stream: list[int], row_taps: int) -> list[int]:
     return row
 
 
+def decode_bitmap(stream: list[int], channels: int, taps: int, halves: bool) -> list[list[int]]:
+    """The taps of all channels; bits of taps behind the last one must be zero."""
+    weights, left, pending = [], 0, None
+    for tap in range(channels * taps):
+        if tap % 8 == 0:
+            left = stream.pop(0)
+        if left & 1 == 0:
+            weights.append(0)
+        elif not halves:
+            weights.append(stream.pop(0))
+        elif pending is None:
+            both = stream.pop(0)
+            pending = signed(both >> 4)
+            weights.append(signed(both & 15))
+        else:
+            weights.append(pending)
+            pending = None
+        left >>= 1
+    assert left == 0 and not stream and not pending
+    return [weights[first : first + taps] for first in range(0, len(weights), taps)]
+
+
 @settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32 - 1),
     outputs=st.integers(1, 5),
     shape=st.tuples(st.integers(1, 3), st.integers(1, 40)),
     density=st.sampled_from([0.0, 0.03, 0.1, 0.5, 1.0]),
-    encoding=st.sampled_from([*DENSE, "gaps", *FEW_BITS]),
+    encoding=st.sampled_from([*DENSE, *ON_ANY_CORE]),
 )
 def test_what_is_encoded_can_be_decoded(
     seed: int, outputs: int, shape: tuple[int, int], density: float, encoding: Encoding
@@ -199,6 +225,35 @@ def test_crumbs_are_as_written_by_hand() -> None:
     assert (dense.size, sparse.size) == (2 * (6 + 6), 4 + 1 + 2 * 6)
 
 
+def test_bitmaps_are_as_written_by_hand() -> None:
+    weights = np.zeros((2, 1, 1, 11), np.int8)
+    weights[0, 0, 0, [0, 3, 10]] = 1, -2, 3
+    weights[1, 0, 0, 1] = -8
+    one = np.ones(2, np.int32)
+    op = Conv2d("conv", ("input",), weights, one, one, one)
+    whole, halves = encode(op, ["bitmap"], 6), encode(op, ["nibble_bitmap"], 6)
+    assert whole is not None and halves is not None
+    # Taps 8 to 15 are the last three of the first channel and five of the second; two bits of the third byte are of no tap.
+    assert whole.lines == (bytes([1 | 1 << 3, 1, 254, 1 << 2 | 1 << 4, 3, 248, 0]),)
+    assert halves.lines == (bytes([1 | 1 << 3, 1 | 14 << 4, 1 << 2 | 1 << 4, 3 | 8 << 4, 0]),)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    outputs=st.integers(1, 9),
+    taps=st.integers(1, 50),
+    density=st.sampled_from([0.0, 0.3, 0.7, 1.0]),
+)
+def test_bitmaps_take_a_bit_of_every_tap_and_the_weights_that_are_not_zero(
+    seed: int, outputs: int, taps: int, density: float
+) -> None:
+    op = convolution(np.random.default_rng(seed), outputs, taps, density, between=NIBBLE)
+    bits, kept = math.ceil(outputs * taps / 8), np.count_nonzero(op.weights)
+    assert size(op, "bitmap", 0) == bits + kept
+    assert size(op, "nibble_bitmap", 0) == bits + math.ceil(kept / 2)
+
+
 @pytest.mark.parametrize("encoding", FEW_BITS)
 def test_few_bits_hold_what_fits_them(encoding: Encoding) -> None:
     least, largest = limits(encoding)
@@ -235,12 +290,12 @@ def test_rows_of_more_small_weights_than_can_be_counted_are_not_stored_with_gaps
 @given(
     seed=st.integers(0, 2**32 - 1),
     densities=st.lists(st.sampled_from([0.1, 0.5, 1.0]), min_size=1, max_size=4),
-    code=st.lists(st.integers(0, 500), min_size=6, max_size=6),
+    code=st.lists(st.integers(0, 500), min_size=1 + len(ON_ANY_CORE), max_size=1 + len(ON_ANY_CORE)),
 )
 def test_a_network_takes_the_fewest_bytes_of_all_its_encodings(seed: int, densities: list[float], code: list[int]) -> None:
     """Against every way to encode every layer, with each kernel counted once."""
     rng = np.random.default_rng(seed)
-    code_bytes: dict[Encoding, int] = dict(zip(("pairs", "gaps", *FEW_BITS), code, strict=True))
+    code_bytes: dict[Encoding, int] = dict(zip(("pairs", *ON_ANY_CORE), code, strict=True))
     ops = [convolution(rng, 4, 60, density, between=(BYTE, NIBBLE, CRUMB)[rng.integers(3)]) for density in densities]
     ops = [dataclasses.replace(op, name=f"conv{number}") for number, op in enumerate(ops)]
     ways = [[found for name in code_bytes if (found := encode(op, (name,), 5)) is not None] for op in ops]
@@ -256,28 +311,31 @@ def total(network: tuple[EncodedWeights, ...], code_bytes: dict[Encoding, int]) 
     ("between", "density", "smallest"),
     [
         (NIBBLE, 0.0, "gaps"),
-        (NIBBLE, 0.2, "nibble_gaps"),
-        (NIBBLE, 0.4, "nibble_gaps"),
+        (NIBBLE, 0.1, "nibble_gaps"),
+        (NIBBLE, 0.4, "nibble_bitmap"),
+        (NIBBLE, 0.7, "nibble_bitmap"),
         (NIBBLE, 1.0, "nibbles"),
         (CRUMB, 0.1, "crumb_gaps"),
         (CRUMB, 0.5, "crumb_gaps"),  # a third of these weights is zero besides
         (CRUMB, 1.0, "crumbs"),
     ],
 )
-def test_small_weights_are_stored_with_gaps_where_fewer_than_half_are_there(
+def test_small_weights_are_stored_with_gaps_or_a_bitmap_where_enough_are_zero(
     between: tuple[int, int], density: float, smallest: Encoding
 ) -> None:
     op = convolution(np.random.default_rng(0), 4, 64, density, between=between)
-    encoded = encode(op, ["channels", "gaps", *FEW_BITS], 5)
+    encoded = encode(op, ["channels", *ON_ANY_CORE], 5)
     assert encoded is not None and encoded.encoding == smallest
 
 
-@pytest.mark.parametrize(("density", "smallest"), [(0.0, "gaps"), (0.2, "gaps"), (1.0, "channels")])
+@pytest.mark.parametrize(
+    ("density", "smallest"), [(0.0, "gaps"), (0.1, "gaps"), (0.4, "bitmap"), (0.8, "bitmap"), (1.0, "channels")]
+)
 def test_the_smallest_encoding_is_chosen(density: float, smallest: Encoding) -> None:
     op = convolution(np.random.default_rng(0), 4, 64, density)
-    encoded = encode(op, ["channels", "gaps"], 5)
+    encoded = encode(op, ["channels", "gaps", "bitmap"], 5)
     assert encoded is not None and encoded.encoding == smallest
-    assert encoded.size == min(size(op, "channels"), size(op, "gaps"))
+    assert encoded.size == min(size(op, "channels"), size(op, "gaps"), size(op, "bitmap"))
 
 
 def test_a_tie_goes_to_the_first() -> None:

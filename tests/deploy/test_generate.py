@@ -143,7 +143,7 @@ def test_reference_networks_compute_what_the_interpreter_does(name: str) -> None
 
 def test_the_references_together_use_every_kernel() -> None:
     texts = "".join(generate(REFERENCES[name](), Target(UNO)).source for name in REFERENCES)
-    for kernel in ("sums_pairs", "sums_gaps", "sums_depthwise", "requantise", "average_pool", "add"):
+    for kernel in ("sums_pairs", "sums_bitmap", "sums_depthwise", "requantise", "average_pool", "add"):
         assert re.search(rf"^KERNEL [^(]*\b{kernel}\(", texts, re.MULTILINE)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sparse_mcu.deploy import toolchain
 from sparse_mcu.deploy.boards import board, boards
-from sparse_mcu.deploy.encode import CRUMBS, GAPS, WORD_TAPS
+from sparse_mcu.deploy.encode import BITMAPS, CRUMBS, GAPS, WORD_TAPS
 from sparse_mcu.deploy.events import events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
@@ -202,7 +202,9 @@ class Convolving:
         together = 2 if self.encoding in ("pairs", "words") else 1
         groups = -(-channels // together)
         found["larger"] += groups if self.step.stage.pool is not None else 0
-        if self.encoding in CRUMBS:
+        if self.encoding in BITMAPS:  # bits of taps outside are read as well
+            rows, columns = ([True] * extent for extent in self.op.kernel)
+        if self.encoding in (*BITMAPS, *CRUMBS):
             kept = np.count_nonzero(self.op.weights.reshape(channels, *self.op.kernel, pixel), axis=(0, 3))
             found[f"{name}.weight"] += int(kept[rows][:, columns].sum())
         if self.encoding in GAPS:

@@ -73,8 +73,10 @@ def test_a_second_encoding_must_save_more_than_its_kernel_takes() -> None:
     assert isinstance(logits, Conv2d)
     for weight, zeros, kept in (
         (100, 0, "pairs"),
+        (100, 128, "bitmap"),
         (100, 250, "gaps"),
         (7, 0, "nibbles"),
+        (7, 128, "nibble_bitmap"),
         (7, 250, "nibble_gaps"),
         (1, 0, "crumbs"),
         (-1, 250, "nibble_gaps"),

@@ -1,4 +1,4 @@
-"""Weights as the bytes that lie in flash: per layer all, or the non-zero ones with the gaps between them; of 8 bits, 4 or 2.
+"""Weights as the bytes that lie in flash: per layer all, or the non-zero ones with gaps or a bitmap; of 8 bits, 4 or 2.
 
 A convolution is O output channels of T taps each (in the order of a window: KH, KW, I), KH rows of taps. Its heads are the bias,
 the multiplier and the shift of each channel, in as many bytes as the core's C takes. Its weights are
@@ -9,9 +9,12 @@ the multiplier and the shift of each channel, in as many bytes as the core's C t
     gaps         for each channel and each row: how many pairs follow (1 byte), then per pair the gaps of its two weights (1 byte:
                  how many taps each lies behind the one before; low half first) and the weights. Zeros stand in where a gap
                  exceeds 15 or the number of weights is odd
+    bitmap       for eight taps at a time, of all rows and channels without a break: which weights are not zero (1 byte, a bit
+                 each, lowest first), then these. Zeros fill up the last byte of bits
     nibbles      channel by channel, row by row, two taps in a byte (low half first); a zero fills up a row
     nibble_gaps  for each channel and each row: how many weights follow (1 byte), then per weight a byte: its gap in the low half,
                  itself in the high one. A zero stands in where a gap exceeds 15
+    nibble_bitmap  as bitmap, two such weights in a byte (low half first), where the first would lie alone; 0 fills up the last
     crumbs       channel by channel, row by row, four taps in a byte (lowest bits first); zeros fill up a row
     crumb_gaps   for each channel and each row: how many bytes follow (1 byte), then two weights in a byte, low half first: how
                  far each lies behind the one before it (the first: behind the place before the row) in three bits, and
@@ -21,28 +24,43 @@ the multiplier and the shift of each channel, in as many bytes as the core's C t
     unrolled     nothing: the weights that are not zero are operands in the layer's own code (unroll.py)
 
 Of pairs, words and channels a core reads the one that suits its registers (boards.toml calls it dense). A nibble is the two's
-complement of 4 bits, so both encodings of nibbles hold only layers whose weights are all in -8..7. A crumb is that of 2 bits,
+complement of 4 bits, so encodings of nibbles hold only layers whose weights are all in -8..7. A crumb is that of 2 bits,
 but never -2: both encodings of crumbs hold only layers whose weights are all -1, 0 or 1, which takes no multiplication.
 """
 
 import itertools
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from sparse_mcu.quant.fixedpoint import sum_bounds
 from sparse_mcu.quant.graph import Conv2d, Convolution, DepthwiseConv2d, Int8Array, IntegerGraph
 
 Encoding = Literal[
-    "pairs", "words", "channels", "gaps", "nibbles", "nibble_gaps", "crumbs", "crumb_gaps", "depthwise", "unrolled"
+    "pairs",
+    "words",
+    "channels",
+    "gaps",
+    "bitmap",
+    "nibbles",
+    "nibble_gaps",
+    "nibble_bitmap",
+    "crumbs",
+    "crumb_gaps",
+    "depthwise",
+    "unrolled",
 ]
 DENSE: tuple[Encoding, ...] = ("pairs", "words", "channels")
-NIBBLES: tuple[Encoding, ...] = ("nibbles", "nibble_gaps")
+NIBBLES: tuple[Encoding, ...] = ("nibbles", "nibble_gaps", "nibble_bitmap")
 CRUMBS: tuple[Encoding, ...] = ("crumbs", "crumb_gaps")
 FEW_BITS = (*NIBBLES, *CRUMBS)  # encodings that hold only small weights
 GAPS: tuple[Encoding, ...] = ("gaps", "nibble_gaps", "crumb_gaps")
+BITMAPS: tuple[Encoding, ...] = ("bitmap", "nibble_bitmap")
+ON_ANY_CORE: tuple[Encoding, ...] = ("gaps", "bitmap", *FEW_BITS)  # besides one of DENSE
 WORD_TAPS = 4  # of words
 NIBBLE = (-8, 7)  # the least and the largest
 CRUMB = (-1, 1)
@@ -75,35 +93,34 @@ def encode_network(
 
     Every further encoding brings a kernel, so it must save more than that over all layers.
     """
-    found = {op.name: _by_encoding(op, code_bytes, head_bytes) for op in ops}
-    sizes = range(len(code_bytes), 0, -1)
-    choices = itertools.chain.from_iterable(itertools.combinations(code_bytes, size) for size in sizes)
-    networks = [_smallest(found, encodings) for encodings in choices]
-    return min(filter(None, networks), key=lambda network: _network_bytes(network.values(), code_bytes))
+    found = [_by_encoding(op, code_bytes, head_bytes) for op in ops]
+    code = np.array([*code_bytes.values(), 0])  # of a depthwise convolution there is no choice
+    names = [*code_bytes, "depthwise"]
+    sizes = np.array([[held[name].size if name in held else math.inf for name in names] for held in found])
+    chosen = _fewest_bytes(sizes, code)
+    return {op.name: held[names[index]] for op, held, index in zip(ops, found, chosen, strict=True)}
 
 
-def _by_encoding(op: Convolution, encodings: Collection[Encoding], head_bytes: int) -> dict[Encoding, EncodedWeights]:
-    """Return ``op`` in each of the ``encodings`` that can hold it."""
-    found = {encoding: encode(op, (encoding,), head_bytes) for encoding in encodings}
-    return {encoding: weights for encoding, weights in found.items() if weights is not None}
+def _by_encoding(op: Convolution, encodings: Collection[Encoding], head_bytes: int) -> dict[str, EncodedWeights]:
+    """Return ``op`` in each of the ``encodings`` that can hold it, by name."""
+    own: tuple[Encoding, ...] = ("depthwise",)
+    found = (encode(op, (encoding,), head_bytes) for encoding in (encodings if isinstance(op, Conv2d) else own))
+    return {weights.encoding: weights for weights in found if weights is not None}
 
 
-def _smallest(
-    found: Mapping[str, Mapping[Encoding, EncodedWeights]], encodings: tuple[Encoding, ...]
-) -> dict[str, EncodedWeights] | None:
-    """Return the smallest of the ``encodings`` for each layer, None where none of them can hold one."""
-    network: dict[str, EncodedWeights] = {}
-    for name, held in found.items():
-        known = [held[encoding] for encoding in encodings if encoding in held]
-        if not known:
-            return None
-        network[name] = min(known, key=lambda weights: weights.size)
-    return network
-
-
-def _network_bytes(network: Collection[EncodedWeights], code_bytes: Mapping[Encoding, int]) -> int:
-    used = {weights.encoding for weights in network} - {"depthwise"}  # that has no choice
-    return sum(weights.size for weights in network) + sum(code_bytes[encoding] for encoding in used)
+def _fewest_bytes(
+    sizes: npt.NDArray[np.float64],  # (L, E) of every layer in every encoding, inf where it cannot be
+    code: npt.NDArray[np.int64],  # (E,)
+) -> list[int]:
+    """Return the encoding of every layer: its smallest of a set, of all sets the one that takes least with its kernels."""
+    able = np.flatnonzero(np.isfinite(sizes).any(axis=0))
+    sets = np.array(list(itertools.product((True, False), repeat=len(able))))  # (S, A)
+    within = np.where(sets[:, None], sizes[:, able], math.inf)  # (S, L, A)
+    chosen = within.argmin(axis=2)
+    used = (chosen[..., None] == np.arange(len(able))).any(axis=1)
+    best = (within.min(axis=2).sum(axis=1) + used @ code[able]).argmin()
+    indices: list[int] = able[chosen[best]].tolist()
+    return indices
 
 
 def encode(op: Convolution, encodings: Collection[Encoding], head_bytes: int) -> EncodedWeights | None:
@@ -156,6 +173,10 @@ def _gaps(op: Conv2d) -> tuple[bytes, ...] | None:
     return _counted([[_row_of_gaps(row) for row in channel] for channel in _window_rows(op)])
 
 
+def _bitmap(op: Conv2d) -> tuple[bytes, ...]:
+    return _with_bits(op, _kept(op), per_byte=1)
+
+
 def _nibbles(op: Conv2d) -> tuple[bytes, ...] | None:
     return _packed(op, 4) if _fits(op, NIBBLE) else None
 
@@ -164,6 +185,14 @@ def _nibble_gaps(op: Conv2d) -> tuple[bytes, ...] | None:
     if not _fits(op, NIBBLE):
         return None
     return _counted([[_row_of_nibble_gaps(row) for row in channel] for channel in _window_rows(op)])
+
+
+def _nibble_bitmap(op: Conv2d) -> tuple[bytes, ...] | None:
+    if not _fits(op, NIBBLE):
+        return None
+    kept = _kept(op) & 15
+    low, high = np.pad(kept, (0, len(kept) % 2)).reshape(-1, 2).T
+    return _with_bits(op, low | high << 4, per_byte=2)
 
 
 def _crumbs(op: Conv2d) -> tuple[bytes, ...] | None:
@@ -188,6 +217,20 @@ def _packed(op: Conv2d, bits: int) -> tuple[bytes, ...]:
     taps = np.pad(taps, ((0, 0), (0, 0), (0, -taps.shape[2] % len(shifts))))
     packed = np.bitwise_or.reduce(taps.reshape(*taps.shape[:2], -1, len(shifts)) << shifts, axis=-1)
     return tuple(channel.tobytes() for channel in packed)
+
+
+def _kept(op: Conv2d) -> npt.NDArray[np.uint8]:
+    """The weights of ``op`` that are not zero, as bytes."""
+    kept: npt.NDArray[np.uint8] = op.weights[op.weights != 0].view(np.uint8)
+    return kept
+
+
+def _with_bits(op: Conv2d, values: npt.NDArray[np.uint8], per_byte: int) -> tuple[bytes, ...]:
+    """The bits of all taps of ``op``, each byte of them before the first of ``values`` that one of its taps begins."""
+    kept = op.weights.reshape(-1) != 0
+    bits = np.packbits(kept, bitorder="little")
+    begun = np.flatnonzero(kept)[::per_byte]
+    return (np.insert(values, np.searchsorted(begun, np.arange(len(bits)) * 8), bits).tobytes(),)
 
 
 def _window_rows(op: Conv2d) -> Int8Array:
@@ -257,8 +300,10 @@ _LINES = {
     "words": _words,
     "channels": _channels,
     "gaps": _gaps,
+    "bitmap": _bitmap,
     "nibbles": _nibbles,
     "nibble_gaps": _nibble_gaps,
+    "nibble_bitmap": _nibble_bitmap,
     "crumbs": _crumbs,
     "crumb_gaps": _crumb_gaps,
 }

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sparse_mcu.deploy.access import twice
-from sparse_mcu.deploy.encode import CRUMBS, WORD_TAPS, crumb_gap_entries, gap_entries
+from sparse_mcu.deploy.encode import BITMAPS, CRUMBS, WORD_TAPS, crumb_gap_entries, gap_entries
 from sparse_mcu.deploy.program import Program, Step
 from sparse_mcu.deploy.unroll import loops, mean_parts
 from sparse_mcu.quant.graph import (
@@ -191,6 +191,9 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
             taps, lone_taps = pair_rows * -(-width * pixel // WORD_TAPS), lone_taps * pixel
         case "depthwise":
             taps = 0
+        case "bitmap" | "nibble_bitmap":
+            lone_rows = windows.lone * groups * height
+            taps, lone_taps = pair_rows * width * pixel, lone_rows * width * pixel
         case "pairs" | "channels" | "nibbles" | "crumbs":
             taps, lone_taps = pair_rows * width * pixel, lone_taps * pixel
     name = f"{encoding}{program.sum_bytes}"
@@ -199,10 +202,10 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
     found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
     found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
     found.update({f"{alone}.inside.{part}": count for part, count in inside.items()})
-    if encoding in CRUMBS:
+    if encoding in (*BITMAPS, *CRUMBS):
         kept = _kept(op)
         found[f"{name}.pair.weight"] = windows.pairs * int(kept.sum())
-        found[f"{alone}.weight"] = int((windows.taps * kept).sum())
+        found[f"{alone}.weight"] = windows.lone * int(kept.sum()) if encoding in BITMAPS else int((windows.taps * kept).sum())
     return found
 
 

@@ -7,7 +7,7 @@ a tap, a weight that is zero (``events``). tools/measure_kernels.py measures the
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sparse_mcu.deploy.encode import FEW_BITS, Encoding, encode
+from sparse_mcu.deploy.encode import ON_ANY_CORE, Encoding, encode
 from sparse_mcu.deploy.events import events, stream_events, unrolled_parts
 from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs
 from sparse_mcu.deploy.program import Program, Step, check_constants, lower
@@ -131,7 +131,7 @@ def _changes(program: Program, costs: KernelCosts) -> Iterator[dict[str, Encodin
             ["unrolled"] if costs.unrolled and can_unroll(op, program.board, program.sum_bytes, step.tensors) else []
         )
         if isinstance(op, Conv2d):
-            known += [program.board.dense, "gaps", *FEW_BITS]
+            known += [program.board.dense, *ON_ANY_CORE]
         if isinstance(op, Convolution):
             known = [name for name in known if encode(op, (name,), 0) is not None]
         yield from ({op.name: name} for name in known)
@@ -141,7 +141,7 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
     """Return what ``program`` takes where kernels take ``costs``."""
     parts = tuple(_part(program, step, costs) for step in program.steps)
     streaming = sum(costs.streaming[event] * count for event, count in stream_events(program).items())
-    either = [f"sums_{encoding}" for encoding in (program.board.dense if program.paired else "pairs", "gaps", *FEW_BITS)]
+    either = [f"sums_{encoding}" for encoding in (program.board.dense if program.paired else "pairs", *ON_ANY_CORE)]
     leaner = min(either, key=lambda kernel: costs.stack[program.variant(kernel)])
     return Prediction(
         flash_bytes=flash_bytes(program, costs),

@@ -15,7 +15,7 @@ from typing import assert_never
 
 from sparse_mcu.deploy.access import item_bytes, tensor_bytes, twice
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.encode import FEW_BITS, EncodedWeights, Encoding, encode, encode_network, sum_bytes
+from sparse_mcu.deploy.encode import ON_ANY_CORE, EncodedWeights, Encoding, encode, encode_network, sum_bytes
 from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
@@ -151,7 +151,7 @@ def lower(
         paired = in_pairs and _any_pairs(found, tensors, {op.name: dense for op in convolutions})
         code = {
             encoding: 0 if costs is None else costs.code[variant(f"sums_{encoding}", size, padded, paired)]
-            for encoding in (dense, "gaps", *FEW_BITS)
+            for encoding in (dense, *ON_ANY_CORE)
         }
         weights = encode_network(convolutions, head_bytes, code)
     else:

@@ -3,9 +3,9 @@
  *
  * Network  a112b6c125e852d0672d93b9a4a9dddba49b99befaed3954062cf482968f25fc (SHA-256)
  * Board    Arduino Uno, ATmega328P at 16 MHz; avr-gcc -mmcu=atmega328p -Os -mrelax
- * Flash    3,684 bytes predicted, code and constants
- * RAM      367 bytes predicted: variables 222 (the image included), stack 145
- * Time     299,926 cycles predicted, 18.7 ms
+ * Flash    3,413 bytes predicted, code and constants
+ * RAM      364 bytes predicted: variables 222 (the image included), stack 142
+ * Time     266,363 cycles predicted, 16.6 ms
  */
 #include "digits.h"
 
@@ -517,148 +517,186 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
 #define NESTED "cpi r20, 1 \n\t sbci r21, 255 \n\t"
 #endif
 
-/*
- * Only weights that are not zero. For every channel and every row of the window: how many pairs of weights follow, then for each
- * pair a byte and the two weights. The byte holds how many taps each of them lies behind the one before it (the low four bits are
- * the first's); the first of a row counts from the row's first tap.
- */
-#if PAIRED
-#if defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
-#define GAP_PRODUCTS \
-    "andi r16, 15 \n\t" \
-    "add r26, r16 \n\t" \
-    "adc r27, r15 \n\t" \
-    "add r28, r16 \n\t" \
-    "adc r29, r15 \n\t" \
-    "lpm r18, Z+ \n\t" \
-    "ld r16, X \n\t" \
-    "ld r19, Y \n\t" \
-    ADD_PRODUCT(r16, r2, r3, r4, ) \
-    ADD_PRODUCT(r19, r8, r9, r10, )
-INLINE void gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+/* Of the bytes that follow one another at weights: the next one, below a 1 that says when its bits have been shifted out. */
+INLINE unsigned next_byte(const uint8_t **weights)
 {
-    register uint8_t flags __asm__("r11") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
-    register const uint8_t *first __asm__("r6") = a;
-    register const uint8_t *second __asm__("r12") = b;
-    register sum_t *place __asm__("r22") = sums;
-    register uint16_t channels __asm__("r24") = window.channels;
-    __asm__ volatile(
-        "push r28 \n\t"
-        "push r29 \n\t"
-        "clr r15 \n"
-        "1: push r6 \n\t"
-        "push r7 \n\t"
-        "push r12 \n\t"
-        "push r13 \n\t"
-        "clr r2 \n\t"
-        "clr r3 \n\t"
-        "clr r4 \n\t"
-        "movw r8, r2 \n\t"
-        "clr r10 \n\t"
-        LOAD(r20, rows)
-        "2: lpm r21, Z+ \n\t"
-        "tst r21 \n\t"
-        "breq 4f \n\t"
-        "movw r26, r6 \n\t"
-        "movw r28, r12 \n"
-        "3: lpm r5, Z+ \n\t"
-        "mov r16, r5 \n\t"
-        GAP_PRODUCTS
-        "mov r16, r5 \n\t"
-        "swap r16 \n\t"
-        GAP_PRODUCTS
-        "dec r21 \n\t"
-        "brne 3b \n"
-        "4: " LOAD2(r16, r17, taps)
-        LOAD2(r18, r19, skip)
-        "add r16, r18 \n\t"
-        "adc r17, r19 \n\t"
-        "add r6, r16 \n\t"
-        "adc r7, r17 \n\t"
-        "add r12, r16 \n\t"
-        "adc r13, r17 \n\t"
-        "dec r20 \n\t"
-        "brne 2b \n\t"
-        "pop r13 \n\t"
-        "pop r12 \n\t"
-        "pop r7 \n\t"
-        "pop r6 \n\t"
-        "movw r20, r30 \n\t"
-        "movw r30, r22 \n\t"
-        "bst r11, 0 \n\t"
-        KEEP(r2, r3, r4, , 0)
-        LOAD2(r16, r17, pitch)
-        "add r30, r16 \n\t"
-        "adc r31, r17 \n\t"
-        "bst r11, 1 \n\t"
-        KEEP(r8, r9, r10, , 0)
-        "subi r22, -3 \n\t"
-        "sbci r23, -1 \n\t"
-        "movw r30, r20 \n\t"
-        "sbiw r24, 1 \n\t"
-        "breq 5f \n\t"
-        "rjmp 1b \n"
-        "5: pop r29 \n\t"
-        "pop r28 \n\t"
-        "clr __zero_reg__"
-        : "+z"(weights), "+r"(place), "+r"(channels)
-        : "r"(flags), "r"(first), "r"(second), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
-        : "r2", "r3", "r4", "r5", "r8", "r9", "r10", "r14", "r15", "r16", "r17", "r18", "r19", "r20", "r21", "r26", "r27",
-          "memory");
+    return 0x100u | BYTE((*weights)++);
 }
+
+#ifdef __AVR__
+/* Assembly: keeps the sums of both windows at r22, which moves on to the next channel, by the flags in r15. */
+#define KEEP_BOTH \
+    "movw r20, r30 \n\t" \
+    "movw r30, r22 \n\t" \
+    "bst r15, 0 \n\t" \
+    KEEP(r2, r3, r4, r5, 0) \
+    LOAD2(r16, r17, pitch) \
+    "add r30, r16 \n\t" \
+    "adc r31, r17 \n\t" \
+    "bst r15, 1 \n\t" \
+    KEEP(r8, r9, r10, r11, 0) \
+    "subi r22, -%[sum_bytes] \n\t" \
+    "sbci r23, -1 \n\t" \
+    "movw r30, r20 \n\t"
+#define NO_SUMS \
+    "clr r2 \n\t" \
+    "clr r3 \n\t" \
+    "movw r4, r2 \n\t" \
+    "movw r8, r2 \n\t" \
+    "movw r10, r2 \n\t"
+#endif
+
+/*
+ * Only weights that are not zero, of all channels and rows without a break: for eight taps at a time a byte whose bits say, the lowest
+ * first, which of their weights follow. Zeros fill up the last such byte.
+ */
+#ifdef __AVR__
+/*
+ * Assembly: sums up the windows at a (X) and b (Y). products adds those of the taps in r16 and r19 with the next weight at Z; r7, r12,
+ * r17 and r18 are its own, and r13, which is 0 at first. r6 holds the bits of the taps to come, below a 1 until they are shifted out.
+ */
+#define BITMAP_TOGETHER(products) \
+    { \
+        register uint8_t flags_ __asm__("r15") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */ \
+        register const uint8_t *second_ __asm__("r12") = b; \
+        register sum_t *place_ __asm__("r22") = sums; \
+        register uint16_t channels_ __asm__("r24") = window.channels; \
+        __asm__ volatile( \
+            "push r28 \n\t" \
+            "push r29 \n\t" \
+            "movw r28, r12 \n\t" \
+            "clr r13 \n\t" \
+            "clr r6 \n\t" \
+            "inc r6 \n" \
+            "1: push r26 \n\t" \
+            "push r27 \n\t" \
+            "push r28 \n\t" \
+            "push r29 \n\t" \
+            NO_SUMS \
+            LOAD(r14, rows) \
+            "rjmp 2f \n" \
+            "8: lpm r6, Z+ \n\t" \
+            "sec \n\t" \
+            "ror r6 \n\t" \
+            "rjmp 4f \n" \
+            "2: " LOAD2(r20, r21, taps) NESTED \
+            "3: ld r16, X+ \n\t" \
+            "ld r19, Y+ \n\t" \
+            "lsr r6 \n\t" \
+            "breq 8b \n" \
+            "4: brcc 5f \n\t" \
+            products \
+            "5: dec r20 \n\t" \
+            NEXT_TAP \
+            "dec r21 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 3b \n" \
+            "5: " LOAD2(r16, r17, skip) \
+            "add r26, r16 \n\t" \
+            "adc r27, r17 \n\t" \
+            "add r28, r16 \n\t" \
+            "adc r29, r17 \n\t" \
+            "dec r14 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 2b \n" \
+            "5: pop r29 \n\t" \
+            "pop r28 \n\t" \
+            "pop r27 \n\t" \
+            "pop r26 \n\t" \
+            KEEP_BOTH \
+            "sbiw r24, 1 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 1b \n" \
+            "5: pop r29 \n\t" \
+            "pop r28 \n\t" \
+            "clr __zero_reg__" \
+            : "+x"(a), "+z"(weights), "+r"(second_), "+r"(place_), "+r"(channels_) \
+            : "r"(flags_), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch), [sum_bytes] "n"(sizeof *sums) \
+            : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r14", "r16", "r17", "r18", "r19", "r20", "r21", \
+              "memory"); \
+    }
+#ifdef __AVR_HAVE_MUL__
+#define NEXT_TAP "brne 3b \n\t"
+#define BOTH_PRODUCTS ADD_PRODUCT(r16, r2, r3, r4, r5) ADD_PRODUCT(r19, r8, r9, r10, r11)
 #else
-INLINE void gaps_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+#define NEXT_TAP "breq 6f \n\t rjmp 3b \n 6: \n\t" /* which may be too far for a branch */
+/* Assembly: adds both taps, of two bytes each, to their sums, or takes them away; doubles both. */
+#define BOTH_TAPS(first, further) \
+    first " r2, r16 \n\t" \
+    further " r3, r17 \n\t" \
+    further " r4, __zero_reg__ \n\t" TOP_BYTE(further " r5, __zero_reg__ \n\t") \
+    first " r8, r19 \n\t" \
+    further " r9, r12 \n\t" \
+    further " r10, __zero_reg__ \n\t" TOP_BYTE(further " r11, __zero_reg__ \n\t")
+#define DOUBLE_TAPS \
+    "lsl r16 \n\t" \
+    "rol r17 \n\t" \
+    "lsl r19 \n\t" \
+    "rol r12 \n\t"
+#endif
+#endif
+
+/* Where a kernel is among the weights. */
+struct bitmap {
+    const uint8_t *next;
+    unsigned bits;   /* of the taps to come, below a 1 that says when they have been shifted out */
+    unsigned halves; /* of weights of four bits: what is left of the byte read last, in the same way */
+};
+
+/* Takes the next weight and adds its products with two taps to two sums. */
+typedef void take_next(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y);
+
+/* Whether the weight of the next tap is there. */
+INLINE uint8_t next_bit(struct bitmap *place)
 {
-    uint16_t row_bytes = (uint16_t)(window.taps + window.skip);
-    for (uint16_t channel = window.channels; channel > 0; channel--, sums++) {
+    unsigned bits = place->bits == 1 ? next_byte(&place->next) : place->bits;
+    place->bits = bits >> 1;
+    return bits & 1;
+}
+
+#if PAIRED && !defined(__AVR__)
+INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger,
+                            take_next *take)
+{
+    struct bitmap place = {weights, 1, 1};
+    unsigned apart = (unsigned)(b - a), taps = window.taps, skip = window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
         sum_t sum_a = 0, sum_b = 0;
-        const uint8_t *row_a = a, *row_b = b;
-        for (uint16_t row = window.rows; row > 0; row--, row_a += row_bytes, row_b += row_bytes) {
-            const uint8_t *x = row_a, *y = row_b;
-            for (uint8_t pairs = BYTE(weights++); pairs > 0; pairs--) {
-                uint8_t gaps = BYTE(weights++);
-                int16_t weight = (int8_t)BYTE(weights++);
-                x += gaps & 15;
-                y += gaps & 15;
-                sum_a += (int32_t)weight * *x;
-                sum_b += (int32_t)weight * *y;
-                weight = (int8_t)BYTE(weights++);
-                x += gaps >> 4;
-                y += gaps >> 4;
-                sum_a += (int32_t)weight * *x;
-                sum_b += (int32_t)weight * *y;
-            }
+        const uint8_t *x = a;
+        for (unsigned row = window.rows; row > 0; row--, x += skip) {
+            const uint8_t *end = x + taps;
+            do {
+                if (next_bit(&place)) {
+                    take(&place, *x, x[apart], &sum_a, &sum_b);
+                }
+            } while (++x != end);
         }
         keep(sums, sum_a, larger);
         keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
     }
 }
 #endif
-#endif
 
 #if PADDED || !PAIRED
 /* The sums of one window, or the part of it that lies inside. */
-INLINE void gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
+INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger, take_next *take)
 {
 #if PADDED
-    uint16_t above = edge.above, before = edge.before;
+    unsigned above = edge.above, before = edge.before;
 #else
-    uint16_t above = 0, before = 0;
+    unsigned above = 0, before = 0;
 #endif
-    uint16_t taps = ALONE(taps), row_bytes = (uint16_t)(taps + ALONE(skip));
-    for (uint16_t channel = window.channels; channel > 0; channel--, sums++) {
-        sum_t sum = 0;
+    struct bitmap place = {weights, 1, 1};
+    unsigned taps = ALONE(taps), row_bytes = taps + ALONE(skip);
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
         const uint8_t *begin = a;
-        for (uint16_t row = 0; row < window.rows; row++) {
-            uint8_t inside = (uint16_t)(row - above) < ALONE(rows);
-            uint16_t tap = (uint16_t)-before; /* modulo 2**16: one outside is not below taps either */
-            for (uint8_t entries = BYTE(weights++); entries > 0; entries--, weights += 3) {
-                uint8_t gaps = BYTE(weights);
-                for (uint8_t which = 1; which <= 2; which++, gaps >>= 4) {
-                    tap = (uint16_t)(tap + (gaps & 15));
-                    if (inside && tap < taps) {
-                        sum += (sum_t)((int32_t)(int8_t)BYTE(weights + which) * begin[tap]);
-                    }
+        for (unsigned row = 0; row < window.rows; row++) {
+            uint8_t inside = row - above < ALONE(rows);
+            unsigned tap = 0 - before; /* modulo: one outside is not below taps either */
+            for (unsigned rest = window.taps; rest > 0; rest--, tap++) {
+                if (next_bit(&place)) {
+                    take(&place, inside && tap < taps ? begin[tap] : 0, 0, &sum, &none);
                 }
             }
             if (inside) {
@@ -670,18 +708,67 @@ INLINE void gaps_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, ui
 }
 #endif
 
-KERNEL void sums_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+/* Weights of eight bits, of which a bitmap says where they are. */
+INLINE void take_byte(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
+{
+    int weight = (int8_t)BYTE(place->next++);
+#if defined(__riscv) && !defined(__riscv_mul)
+    if (weight < 0) {
+        weight = -weight;
+        x = -x;
+        y = -y;
+    }
+    for (; weight != 0; weight >>= 1, x *= 2, y *= 2) {
+        if (weight & 1) {
+            *sum_x += x;
+            *sum_y += y;
+        }
+    }
+#else
+    *sum_x += weight * x;
+    *sum_y += weight * y;
+#endif
+}
+
+#if PAIRED && defined(__AVR__)
+#ifdef __AVR_HAVE_MUL__
+#define BYTE_PRODUCTS "lpm r18, Z+ \n\t" BOTH_PRODUCTS
+#else /* 256 times the taps less if the weight is negative; then as if it were not, bit by bit */
+#define BYTE_PRODUCTS \
+    "lpm r18, Z+ \n\t" \
+    "clr r17 \n\t" \
+    "clr r12 \n\t" \
+    "sbrs r18, 7 \n\t" \
+    "rjmp 6f \n\t" \
+    "sub r3, r16 \n\t" \
+    "sbc r4, __zero_reg__ \n\t" TOP_BYTE("sbc r5, __zero_reg__ \n\t") \
+    "sub r9, r19 \n\t" \
+    "sbc r10, __zero_reg__ \n\t" TOP_BYTE("sbc r11, __zero_reg__ \n\t") "\n" \
+    "6: lsr r18 \n\t" \
+    "brcc 7f \n\t" \
+    BOTH_TAPS("add", "adc") "\n" \
+    "7: " DOUBLE_TAPS \
+    "tst r18 \n\t" \
+    "brne 6b \n"
+#endif
+#endif
+
+KERNEL void sums_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
 {
 #if PAIRED
     if (b != 0) {
-        gaps_together(a, b, weights, sums, larger);
+#ifdef __AVR__
+        BITMAP_TOGETHER(BYTE_PRODUCTS)
+#else
+        bitmap_together(a, b, weights, sums, larger, take_byte);
+#endif
         return;
     }
 #else
     (void)b;
 #endif
 #if PADDED || !PAIRED
-    gaps_alone(a, weights, sums, larger);
+    bitmap_alone(a, weights, sums, larger, take_byte);
 #endif
 }
 
@@ -696,12 +783,9 @@ static union {
 
 /* block0.pool: convolution 3x3 and max pool 2x2, 8x8x1 -> 4x4x6 uint8 */
 static const uint8_t weights_block0_pool[] FLASH = {
-    2, 16, 156, 193, 1, 230, 0, 2, 16, 11, 48, 1, 85, 0, 2, 16, 177, 214, 1, 251, 0,
-    2, 16, 32, 69, 1, 161, 0, 2, 16, 198, 235, 1, 16, 0, 2, 16, 53, 90, 1, 182, 0,
-    1, 32, 219, 37, 2, 16, 74, 166, 1, 203, 0, 2, 16, 240, 21, 1, 58, 0,
-    2, 16, 95, 187, 1, 224, 0, 2, 16, 5, 42, 1, 79, 0, 2, 16, 171, 208, 1, 245, 0,
-    2, 16, 26, 63, 1, 100, 0, 2, 16, 192, 229, 1, 10, 0, 2, 16, 47, 84, 1, 176, 0,
-    2, 16, 213, 250, 1, 31, 0, 2, 16, 68, 160, 1, 197, 0, 2, 16, 234, 15, 1, 52, 0,
+    255, 156, 193, 230, 11, 48, 85, 177, 214, 255, 251, 32, 69, 161, 198, 235, 16, 53, 247, 90, 182, 219, 37, 74,
+    166, 203, 255, 240, 21, 58, 95, 187, 224, 5, 42, 255, 79, 171, 208, 245, 26, 63, 100, 192, 255, 229, 10, 47,
+    84, 176, 213, 250, 31, 63, 68, 160, 197, 234, 15, 52,
 };
 static const struct head heads_block0_pool[] FLASH = {
     {-900, 128, 15}, {-200, 137, 15}, {500, 146, 15}, {1200, 155, 15}, {1900, 164, 15}, {2600, 173, 15},
@@ -710,7 +794,7 @@ static const struct conv layer_block0_pool FLASH = {
     .window = {
         .rows = 3, .taps = 3, .skip = 5, .channels = 6, .pairs = 3, .pitch = 0,
     },
-    .sums = sums_gaps, .weights = weights_block0_pool, .heads = heads_block0_pool, .height = 4, .width = 4,
+    .sums = sums_bitmap, .weights = weights_block0_pool, .heads = heads_block0_pool, .height = 4, .width = 4,
     .across = 2, .below = 16, .right = 1, .down = 8, .pool_height = 2, .pool_width = 2, .wide = 0, .top = 1,
     .left = 1, .in_height = 8, .in_width = 8, .stride_down = 1, .stride_right = 1, .columns = 3,
     .weights_pixel = 1, .pixel = 1, .paired = 1,
@@ -722,14 +806,7 @@ KERNEL void step_block0_pool(void)
 
 /* block1.conv0: convolution 1x1, 4x4x6 -> 4x4x8 uint8 */
 static const uint8_t weights_block1_conv0[] FLASH = {
-    1, 64, 156, 48,
-    1, 2, 251, 0,
-    1, 64, 198, 90,
-    1, 2, 37, 0,
-    1, 64, 240, 187,
-    1, 2, 79, 0,
-    1, 64, 26, 229,
-    1, 2, 176, 0,
+    17, 156, 48, 17, 251, 198, 17, 90, 37, 17, 240, 187, 17, 79, 26, 17, 229, 176,
 };
 static const struct head heads_block1_conv0[] FLASH = {
     {-900, 128, 13}, {-200, 137, 13}, {500, 146, 13}, {1200, 155, 13}, {1900, 164, 13}, {2600, 173, 13},
@@ -739,7 +816,7 @@ static const struct conv layer_block1_conv0 FLASH = {
     .window = {
         .rows = 1, .taps = 6, .skip = 18, .channels = 8, .pairs = 4, .pitch = 8 * sizeof(sum_t),
     },
-    .sums = sums_gaps, .weights = weights_block1_conv0, .heads = heads_block1_conv0, .height = 4, .width = 4,
+    .sums = sums_bitmap, .weights = weights_block1_conv0, .heads = heads_block1_conv0, .height = 4, .width = 4,
     .across = 6, .below = 24, .right = 6, .down = 24, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 0,
     .left = 0, .in_height = 4, .in_width = 4, .stride_down = 1, .stride_right = 1, .columns = 1,
     .weights_pixel = 1, .pixel = 6, .paired = 1,
@@ -751,36 +828,30 @@ KERNEL void step_block1_conv0(void)
 
 /* logits: fully connected, 4x4x8 -> 1x1x10 int16 */
 static const uint8_t weights_logits[] FLASH = {
-    6, 48, 156, 11, 51, 177, 32, 51, 198, 53, 51, 219, 74, 51, 240, 95, 3, 5, 0, 6, 49, 171, 26, 51, 192, 47, 51,
-    213, 68, 51, 234, 89, 51, 255, 165, 3, 20, 0, 5, 50, 186, 41, 51, 207, 62, 51, 228, 83, 51, 249, 159, 51, 14,
-    180, 6, 48, 35, 201, 51, 56, 222, 51, 77, 243, 51, 98, 8, 51, 174, 29, 3, 195, 0,
-    6, 49, 50, 216, 51, 71, 237, 51, 92, 2, 51, 168, 23, 51, 189, 44, 3, 210, 0, 5, 50, 65, 231, 51, 86, 252, 51,
-    162, 17, 51, 183, 38, 51, 204, 59, 6, 48, 225, 80, 51, 246, 156, 51, 11, 177, 51, 32, 198, 51, 53, 219, 3, 74,
-    0, 6, 49, 240, 95, 51, 5, 171, 51, 26, 192, 51, 47, 213, 51, 68, 234, 3, 89, 0,
-    5, 50, 255, 165, 51, 20, 186, 51, 41, 207, 51, 62, 228, 51, 83, 249, 6, 48, 159, 14, 51, 180, 35, 51, 201, 56,
-    51, 222, 77, 51, 243, 98, 3, 8, 0, 6, 49, 174, 29, 51, 195, 50, 51, 216, 71, 51, 237, 92, 51, 2, 168, 3, 23, 0,
-    5, 50, 189, 44, 51, 210, 65, 51, 231, 86, 51, 252, 162, 51, 17, 183,
-    6, 48, 38, 204, 51, 59, 225, 51, 80, 246, 51, 156, 11, 51, 177, 32, 3, 198, 0, 6, 49, 53, 219, 51, 74, 240, 51,
-    95, 5, 51, 171, 26, 51, 192, 47, 3, 213, 0, 5, 50, 68, 234, 51, 89, 255, 51, 165, 20, 51, 186, 41, 51, 207, 62,
-    6, 48, 228, 83, 51, 249, 159, 51, 14, 180, 51, 35, 201, 51, 56, 222, 3, 77, 0,
-    6, 49, 243, 98, 51, 8, 174, 51, 29, 195, 51, 50, 216, 51, 71, 237, 3, 92, 0, 5, 50, 2, 168, 51, 23, 189, 51,
-    44, 210, 51, 65, 231, 51, 86, 252, 6, 48, 162, 17, 51, 183, 38, 51, 204, 59, 51, 225, 80, 51, 246, 156, 3, 11,
-    0, 6, 49, 177, 32, 51, 198, 53, 51, 219, 74, 51, 240, 95, 51, 5, 171, 3, 26, 0,
-    5, 50, 192, 47, 51, 213, 68, 51, 234, 89, 51, 255, 165, 51, 20, 186, 6, 48, 41, 207, 51, 62, 228, 51, 83, 249,
-    51, 159, 14, 51, 180, 35, 3, 201, 0, 6, 49, 56, 222, 51, 77, 243, 51, 98, 8, 51, 174, 29, 51, 195, 50, 3, 216,
-    0, 5, 50, 71, 237, 51, 92, 2, 51, 168, 23, 51, 189, 44, 51, 210, 65,
-    6, 48, 231, 86, 51, 252, 162, 51, 17, 183, 51, 38, 204, 51, 59, 225, 3, 80, 0, 6, 49, 246, 156, 51, 11, 177,
-    51, 32, 198, 51, 53, 219, 51, 74, 240, 3, 95, 0, 5, 50, 5, 171, 51, 26, 192, 51, 47, 213, 51, 68, 234, 51, 89,
-    255, 6, 48, 165, 20, 51, 186, 41, 51, 207, 62, 51, 228, 83, 51, 249, 159, 3, 14, 0,
-    6, 49, 180, 35, 51, 201, 56, 51, 222, 77, 51, 243, 98, 51, 8, 174, 3, 29, 0, 5, 50, 195, 50, 51, 216, 71, 51,
-    237, 92, 51, 2, 168, 51, 23, 189, 6, 48, 44, 210, 51, 65, 231, 51, 86, 252, 51, 162, 17, 51, 183, 38, 3, 204,
-    0, 6, 49, 59, 225, 51, 80, 246, 51, 156, 11, 51, 177, 32, 51, 198, 53, 3, 219, 0,
-    5, 50, 74, 240, 51, 95, 5, 51, 171, 26, 51, 192, 47, 51, 213, 68, 6, 48, 234, 89, 51, 255, 165, 51, 20, 186,
-    51, 41, 207, 51, 62, 228, 3, 83, 0, 6, 49, 249, 159, 51, 14, 180, 51, 35, 201, 51, 56, 222, 51, 77, 243, 3, 98,
-    0, 5, 50, 8, 174, 51, 29, 195, 51, 50, 216, 51, 71, 237, 51, 92, 2,
-    6, 48, 168, 23, 51, 189, 44, 51, 210, 65, 51, 231, 86, 51, 252, 162, 3, 17, 0, 6, 49, 183, 38, 51, 204, 59, 51,
-    225, 80, 51, 246, 156, 51, 11, 177, 3, 32, 0, 5, 50, 198, 53, 51, 219, 74, 51, 240, 95, 51, 5, 171, 51, 26,
-    192, 6, 48, 47, 213, 51, 68, 234, 51, 89, 255, 51, 165, 20, 51, 186, 41, 3, 207, 0,
+    73, 156, 11, 177, 146, 32, 198, 53, 36, 219, 74, 73, 240, 95, 5, 146, 171, 26, 192, 36, 47, 213, 73, 68, 234,
+    89, 146, 255, 165, 20, 36, 186, 41, 73, 207, 62, 228, 146, 83, 249, 159, 36, 14, 180, 73, 35, 201, 56, 146,
+    222, 77, 243, 36, 98, 8, 73, 174, 29, 195, 146, 50, 216, 71, 36, 237, 92, 73, 2, 168, 23, 146, 189, 44, 210,
+    36, 65, 231, 73, 86, 252, 162, 146, 17, 183, 38, 36, 204, 59, 73, 225, 80, 246, 146, 156, 11, 177, 36, 32, 198,
+    73, 53, 219, 74, 146, 240, 95, 5, 36, 171, 26, 73, 192, 47, 213, 146, 68, 234, 89, 36, 255, 165, 73, 20, 186,
+    41, 146, 207, 62, 228, 36, 83, 249, 73, 159, 14, 180, 146, 35, 201, 56, 36, 222, 77, 73, 243, 98, 8, 146, 174,
+    29, 195, 36, 50, 216, 73, 71, 237, 92, 146, 2, 168, 23, 36, 189, 44, 73, 210, 65, 231, 146, 86, 252, 162, 36,
+    17, 183, 73, 38, 204, 59, 146, 225, 80, 246, 36, 156, 11, 73, 177, 32, 198, 146, 53, 219, 74, 36, 240, 95, 73,
+    5, 171, 26, 146, 192, 47, 213, 36, 68, 234, 73, 89, 255, 165, 146, 20, 186, 41, 36, 207, 62, 73, 228, 83, 249,
+    146, 159, 14, 180, 36, 35, 201, 73, 56, 222, 77, 146, 243, 98, 8, 36, 174, 29, 73, 195, 50, 216, 146, 71, 237,
+    92, 36, 2, 168, 73, 23, 189, 44, 146, 210, 65, 231, 36, 86, 252, 73, 162, 17, 183, 146, 38, 204, 59, 36, 225,
+    80, 73, 246, 156, 11, 146, 177, 32, 198, 36, 53, 219, 73, 74, 240, 95, 146, 5, 171, 26, 36, 192, 47, 73, 213,
+    68, 234, 146, 89, 255, 165, 36, 20, 186, 73, 41, 207, 62, 146, 228, 83, 249, 36, 159, 14, 73, 180, 35, 201,
+    146, 56, 222, 77, 36, 243, 98, 73, 8, 174, 29, 146, 195, 50, 216, 36, 71, 237, 73, 92, 2, 168, 146, 23, 189,
+    44, 36, 210, 65, 73, 231, 86, 252, 146, 162, 17, 183, 36, 38, 204, 73, 59, 225, 80, 146, 246, 156, 11, 36, 177,
+    32, 73, 198, 53, 219, 146, 74, 240, 95, 36, 5, 171, 73, 26, 192, 47, 146, 213, 68, 234, 36, 89, 255, 73, 165,
+    20, 186, 146, 41, 207, 62, 36, 228, 83, 73, 249, 159, 14, 146, 180, 35, 201, 36, 56, 222, 73, 77, 243, 98, 146,
+    8, 174, 29, 36, 195, 50, 73, 216, 71, 237, 146, 92, 2, 168, 36, 23, 189, 73, 44, 210, 65, 146, 231, 86, 252,
+    36, 162, 17, 73, 183, 38, 204, 146, 59, 225, 80, 36, 246, 156, 73, 11, 177, 32, 146, 198, 53, 219, 36, 74, 240,
+    73, 95, 5, 171, 146, 26, 192, 47, 36, 213, 68, 73, 234, 89, 255, 146, 165, 20, 186, 36, 41, 207, 73, 62, 228,
+    83, 146, 249, 159, 14, 36, 180, 35, 73, 201, 56, 222, 146, 77, 243, 98, 36, 8, 174, 73, 29, 195, 50, 146, 216,
+    71, 237, 36, 92, 2, 73, 168, 23, 189, 146, 44, 210, 65, 36, 231, 86, 73, 252, 162, 17, 146, 183, 38, 204, 36,
+    59, 225, 73, 80, 246, 156, 146, 11, 177, 32, 36, 198, 53, 73, 219, 74, 240, 146, 95, 5, 171, 36, 26, 192, 73,
+    47, 213, 68, 146, 234, 89, 255, 36, 165, 20, 73, 186, 41, 207,
 };
 static const struct head heads_logits[] FLASH = {
     {-900, 128, 16}, {-200, 137, 16}, {500, 146, 16}, {1200, 155, 16}, {1900, 164, 16}, {2600, 173, 16},
@@ -790,7 +861,7 @@ static const struct conv layer_logits FLASH = {
     .window = {
         .rows = 4, .taps = 32, .skip = 0, .channels = 10, .pairs = 5, .pitch = 0,
     },
-    .sums = sums_gaps, .weights = weights_logits, .heads = heads_logits, .height = 1, .width = 1, .across = 8,
+    .sums = sums_bitmap, .weights = weights_logits, .heads = heads_logits, .height = 1, .width = 1, .across = 8,
     .below = 32, .right = 8, .down = 32, .pool_height = 1, .pool_width = 1, .wide = 1, .top = 0, .left = 0,
     .in_height = 4, .in_width = 4, .stride_down = 1, .stride_right = 1, .columns = 4, .weights_pixel = 1,
     .pixel = 8, .paired = 1,

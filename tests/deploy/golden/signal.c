@@ -3,9 +3,9 @@
  *
  * Network  18b798be63a928196b6e6db70a37c9a21430079df9f9523ecddf8262187763dc (SHA-256)
  * Board    Arduino Uno, ATmega328P at 16 MHz; avr-gcc -mmcu=atmega328p -Os -mrelax
- * Flash    3,976 bytes predicted, code and constants
- * RAM      306 bytes predicted: variables 182 (the image included), stack 124
- * Time     53,970 cycles predicted, 3.4 ms
+ * Flash    3,783 bytes predicted, code and constants
+ * RAM      326 bytes predicted: variables 182 (the image included), stack 144
+ * Time     57,976 cycles predicted, 3.6 ms
  */
 #include "signal.h"
 
@@ -517,245 +517,259 @@ KERNEL void convolve(const struct conv *layer, const uint8_t *in, uint8_t *out, 
 #define NESTED "cpi r20, 1 \n\t sbci r21, 255 \n\t"
 #endif
 
-/* The weights of two channels lie together, tap by tap; the last channel of an odd number is joined by zeros. */
+/* Of the bytes that follow one another at weights: the next one, below a 1 that says when its bits have been shifted out. */
+INLINE unsigned next_byte(const uint8_t **weights)
+{
+    return 0x100u | BYTE((*weights)++);
+}
+
 #ifdef __AVR__
-INLINE void pairs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
-{
-    register uint8_t flags __asm__("r19") = larger;
-    register sum_t *place __asm__("r22") = sums;
-    register uint16_t pairs __asm__("r24") = window.pairs;
-    __asm__ volatile(
-        "bst r19, 0 \n"
-        "1: movw r12, r26 \n\t"
-        "clr r2 \n\t"
-        "clr r3 \n\t"
-        "movw r4, r2 \n\t"
-        "movw r6, r2 \n\t"
-        "movw r8, r2 \n\t"
-        LOAD(r15, rows)
-        "2: " LOAD2(r20, r21, taps) NESTED
-        "3: ld r16, X+ \n\t"
-        "lpm r18, Z+ \n\t"
-        ADD_PRODUCT(r16, r2, r3, r4, r5)
-        "lpm r18, Z+ \n\t"
-        ADD_PRODUCT(r16, r6, r7, r8, r9)
-        "dec r20 \n\t"
-        "brne 3b \n\t"
-        "dec r21 \n\t"
-        "brne 3b \n\t"
-        LOAD2(r16, r17, skip)
-        "add r26, r16 \n\t"
-        "adc r27, r17 \n\t"
-#if PADDED
-        LOAD2(r16, r17, weights_skip)
-        "add r30, r16 \n\t"
-        "adc r31, r17 \n\t"
+/* Assembly: keeps the sums of both windows at r22, which moves on to the next channel, by the flags in r15. */
+#define KEEP_BOTH \
+    "movw r20, r30 \n\t" \
+    "movw r30, r22 \n\t" \
+    "bst r15, 0 \n\t" \
+    KEEP(r2, r3, r4, r5, 0) \
+    LOAD2(r16, r17, pitch) \
+    "add r30, r16 \n\t" \
+    "adc r31, r17 \n\t" \
+    "bst r15, 1 \n\t" \
+    KEEP(r8, r9, r10, r11, 0) \
+    "subi r22, -%[sum_bytes] \n\t" \
+    "sbci r23, -1 \n\t" \
+    "movw r30, r20 \n\t"
+#define NO_SUMS \
+    "clr r2 \n\t" \
+    "clr r3 \n\t" \
+    "movw r4, r2 \n\t" \
+    "movw r8, r2 \n\t" \
+    "movw r10, r2 \n\t"
 #endif
-        "dec r15 \n\t"
-        "breq 5f \n\t"
-        "rjmp 2b \n"
-        "5: \n\t"
-#if PADDED
-        LOAD2(r16, r17, weights_rest)
-        "add r30, r16 \n\t"
-        "adc r31, r17 \n\t"
-#endif
-        "movw r26, r12 \n\t"
-        "movw r20, r30 \n\t"
-        "movw r30, r22 \n\t"
-        KEEP(r2, r3, r4, r5, 0)
-#if SUM_BYTES == 3
-        KEEP(r6, r7, r8, r9, 3)
-        "adiw r30, 6 \n\t"
+
+/*
+ * Only weights that are not zero, of all channels and rows without a break: for eight taps at a time a byte whose bits say, the lowest
+ * first, which of their weights follow. Zeros fill up the last such byte.
+ */
+#ifdef __AVR__
+/*
+ * Assembly: sums up the windows at a (X) and b (Y). products adds those of the taps in r16 and r19 with the next weight at Z; r7, r12,
+ * r17 and r18 are its own, and r13, which is 0 at first. r6 holds the bits of the taps to come, below a 1 until they are shifted out.
+ */
+#define BITMAP_TOGETHER(products) \
+    { \
+        register uint8_t flags_ __asm__("r15") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */ \
+        register const uint8_t *second_ __asm__("r12") = b; \
+        register sum_t *place_ __asm__("r22") = sums; \
+        register uint16_t channels_ __asm__("r24") = window.channels; \
+        __asm__ volatile( \
+            "push r28 \n\t" \
+            "push r29 \n\t" \
+            "movw r28, r12 \n\t" \
+            "clr r13 \n\t" \
+            "clr r6 \n\t" \
+            "inc r6 \n" \
+            "1: push r26 \n\t" \
+            "push r27 \n\t" \
+            "push r28 \n\t" \
+            "push r29 \n\t" \
+            NO_SUMS \
+            LOAD(r14, rows) \
+            "rjmp 2f \n" \
+            "8: lpm r6, Z+ \n\t" \
+            "sec \n\t" \
+            "ror r6 \n\t" \
+            "rjmp 4f \n" \
+            "2: " LOAD2(r20, r21, taps) NESTED \
+            "3: ld r16, X+ \n\t" \
+            "ld r19, Y+ \n\t" \
+            "lsr r6 \n\t" \
+            "breq 8b \n" \
+            "4: brcc 5f \n\t" \
+            products \
+            "5: dec r20 \n\t" \
+            NEXT_TAP \
+            "dec r21 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 3b \n" \
+            "5: " LOAD2(r16, r17, skip) \
+            "add r26, r16 \n\t" \
+            "adc r27, r17 \n\t" \
+            "add r28, r16 \n\t" \
+            "adc r29, r17 \n\t" \
+            "dec r14 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 2b \n" \
+            "5: pop r29 \n\t" \
+            "pop r28 \n\t" \
+            "pop r27 \n\t" \
+            "pop r26 \n\t" \
+            KEEP_BOTH \
+            "sbiw r24, 1 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 1b \n" \
+            "5: pop r29 \n\t" \
+            "pop r28 \n\t" \
+            "clr __zero_reg__" \
+            : "+x"(a), "+z"(weights), "+r"(second_), "+r"(place_), "+r"(channels_) \
+            : "r"(flags_), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch), [sum_bytes] "n"(sizeof *sums) \
+            : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r14", "r16", "r17", "r18", "r19", "r20", "r21", \
+              "memory"); \
+    }
+#ifdef __AVR_HAVE_MUL__
+#define NEXT_TAP "brne 3b \n\t"
+#define BOTH_PRODUCTS ADD_PRODUCT(r16, r2, r3, r4, r5) ADD_PRODUCT(r19, r8, r9, r10, r11)
 #else
-        KEEP(r6, r7, r8, r9, 4)
-        "adiw r30, 8 \n\t"
+#define NEXT_TAP "breq 6f \n\t rjmp 3b \n 6: \n\t" /* which may be too far for a branch */
+/* Assembly: adds both taps, of two bytes each, to their sums, or takes them away; doubles both. */
+#define BOTH_TAPS(first, further) \
+    first " r2, r16 \n\t" \
+    further " r3, r17 \n\t" \
+    further " r4, __zero_reg__ \n\t" TOP_BYTE(further " r5, __zero_reg__ \n\t") \
+    first " r8, r19 \n\t" \
+    further " r9, r12 \n\t" \
+    further " r10, __zero_reg__ \n\t" TOP_BYTE(further " r11, __zero_reg__ \n\t")
+#define DOUBLE_TAPS \
+    "lsl r16 \n\t" \
+    "rol r17 \n\t" \
+    "lsl r19 \n\t" \
+    "rol r12 \n\t"
 #endif
-        "movw r22, r30 \n\t"
-        "movw r30, r20 \n\t"
-        "sbiw r24, 1 \n\t"
-        "breq 4f \n\t"
-        "rjmp 1b \n"
-        "4: clr __zero_reg__"
-        : "+x"(a), "+z"(weights), "+r"(place), "+r"(pairs)
-        : "r"(flags), LONE_SYMBOL(rows), LONE_SYMBOL(taps), LONE_SYMBOL(skip)
-#if PADDED
-        , LONE_SYMBOL(weights_skip), LONE_SYMBOL(weights_rest)
 #endif
-        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r12", "r13", "r15", "r16", "r17", "r18", "r20", "r21", "memory");
+
+/* Where a kernel is among the weights. */
+struct bitmap {
+    const uint8_t *next;
+    unsigned bits;   /* of the taps to come, below a 1 that says when they have been shifted out */
+    unsigned halves; /* of weights of four bits: what is left of the byte read last, in the same way */
+};
+
+/* Takes the next weight and adds its products with two taps to two sums. */
+typedef void take_next(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y);
+
+/* Whether the weight of the next tap is there. */
+INLINE uint8_t next_bit(struct bitmap *place)
+{
+    unsigned bits = place->bits == 1 ? next_byte(&place->next) : place->bits;
+    place->bits = bits >> 1;
+    return bits & 1;
 }
 
-#if PAIRED && defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
-#define PAIRS_TAP \
-    "ld r16, X+ \n\t" \
-    "ld r19, Y+ \n\t" \
-    "lpm r18, Z+ \n\t" \
-    ADD_PRODUCT(r16, r2, r3, r4, ) \
-    ADD_PRODUCT(r19, r8, r9, r10, ) \
-    "lpm r18, Z+ \n\t" \
-    ADD_PRODUCT(r16, r5, r6, r7, ) \
-    ADD_PRODUCT(r19, r11, r12, r13, )
-INLINE void pairs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+#if PAIRED && !defined(__AVR__)
+INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger,
+                            take_next *take)
 {
-    register uint8_t flags __asm__("r14") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */
-    register const uint8_t *second __asm__("r20") = b;
-    register sum_t *place __asm__("r22") = sums;
-    register uint16_t pairs __asm__("r24") = window.pairs;
-    __asm__ volatile(
-        "push r28 \n\t"
-        "push r29 \n\t"
-        "movw r28, r20 \n"
-        "1: push r26 \n\t"
-        "push r27 \n\t"
-        "push r28 \n\t"
-        "push r29 \n\t"
-        "clr r2 \n\t"
-        "clr r3 \n\t"
-        "movw r4, r2 \n\t"
-        "movw r6, r2 \n\t"
-        "movw r8, r2 \n\t"
-        "movw r10, r2 \n\t"
-        "movw r12, r2 \n\t"
-        LOAD(r15, rows)
-        "2: " LOAD2(r20, r21, taps)
-        "lsr r21 \n\t" /* two taps a round; an odd number begins with the second one */
-        "ror r20 \n\t"
-        "brcc 3f \n\t"
-        "subi r20, 255 \n\t"
-        "sbci r21, 255 \n\t"
-        NESTED
-        "rjmp 5f \n"
-        "3: " NESTED
-        "4: " PAIRS_TAP
-        "5: " PAIRS_TAP
-        "dec r20 \n\t"
-        "brne 4b \n\t"
-        "dec r21 \n\t"
-        "brne 4b \n\t"
-        LOAD2(r16, r17, skip)
-        "add r26, r16 \n\t"
-        "adc r27, r17 \n\t"
-        "add r28, r16 \n\t"
-        "adc r29, r17 \n\t"
-        "dec r15 \n\t"
-        "breq 6f \n\t"
-        "rjmp 2b \n"
-        "6: pop r29 \n\t"
-        "pop r28 \n\t"
-        "pop r27 \n\t"
-        "pop r26 \n\t"
-        "movw r20, r30 \n\t"
-        "movw r30, r22 \n\t"
-        "bst r14, 0 \n\t"
-        KEEP(r2, r3, r4, , 0)
-        KEEP(r5, r6, r7, , 3)
-        LOAD2(r16, r17, pitch)
-        "add r30, r16 \n\t"
-        "adc r31, r17 \n\t"
-        "bst r14, 1 \n\t"
-        KEEP(r8, r9, r10, , 0)
-        KEEP(r11, r12, r13, , 3)
-        "subi r22, -6 \n\t"
-        "sbci r23, -1 \n\t"
-        "movw r30, r20 \n\t"
-        "sbiw r24, 1 \n\t"
-        "breq 10f \n\t"
-        "rjmp 1b \n"
-        "10: pop r29 \n\t"
-        "pop r28 \n\t"
-        "clr __zero_reg__"
-        : "+x"(a), "+z"(weights), "+r"(second), "+r"(place), "+r"(pairs)
-        : "r"(flags), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch)
-        : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r15", "r16", "r17", "r18", "r19",
-          "memory");
-}
-#endif
-#else
-/* The sums of two channels for one window, or the part of it that lies inside. */
-INLINE void pairs_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger)
-{
-    const int8_t *weight = (const int8_t *)weights;
-    unsigned taps = ALONE(taps), skip = ALONE(skip);
-    for (unsigned rest = window.pairs; rest > 0; rest--) {
+    struct bitmap place = {weights, 1, 1};
+    unsigned apart = (unsigned)(b - a), taps = window.taps, skip = window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
         const uint8_t *x = a;
-        sum_t a0 = 0, a1 = 0;
-        for (unsigned row = ALONE(rows); row > 0; row--) {
+        for (unsigned row = window.rows; row > 0; row--, x += skip) {
             const uint8_t *end = x + taps;
             do {
-                int32_t tap = *x++;
-                a0 += *weight++ * tap;
-                a1 += *weight++ * tap;
-            } while (x != end);
-            x += skip;
-#if PADDED
-            weight += edge.weights_skip;
-#endif
+                if (next_bit(&place)) {
+                    take(&place, *x, x[apart], &sum_a, &sum_b);
+                }
+            } while (++x != end);
         }
-        keep(sums++, a0, larger);
-        keep(sums++, a1, larger);
-#if PADDED
-        weight += edge.weights_rest;
-#endif
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
     }
 }
+#endif
 
-#if PAIRED
-/* The same for two windows at once. */
-INLINE void pairs_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger, take_next *take)
 {
-    const int8_t *weight = (const int8_t *)weights;
-    sum_t *other = (sum_t *)(void *)((uint8_t *)sums + window.pitch);
-    unsigned taps = window.taps, skip = window.skip;
-    for (unsigned rest = window.pairs; rest > 0; rest--) {
-        const uint8_t *x = a, *y = b;
-        sum_t a0 = 0, a1 = 0, b0 = 0, b1 = 0;
-        for (unsigned row = window.rows; row > 0; row--) {
-            const uint8_t *end = x + taps;
-            do {
-                int32_t first = weight[0], second = weight[1], tap_x = *x++, tap_y = *y++;
-                weight += 2;
-                a0 += first * tap_x;
-                b0 += first * tap_y;
-                a1 += second * tap_x;
-                b1 += second * tap_y;
-            } while (x != end);
-            x += skip;
-            y += skip;
+#if PADDED
+    unsigned above = edge.above, before = edge.before;
+#else
+    unsigned above = 0, before = 0;
+#endif
+    struct bitmap place = {weights, 1, 1};
+    unsigned taps = ALONE(taps), row_bytes = taps + ALONE(skip);
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
+        const uint8_t *begin = a;
+        for (unsigned row = 0; row < window.rows; row++) {
+            uint8_t inside = row - above < ALONE(rows);
+            unsigned tap = 0 - before; /* modulo: one outside is not below taps either */
+            for (unsigned rest = window.taps; rest > 0; rest--, tap++) {
+                if (next_bit(&place)) {
+                    take(&place, inside && tap < taps ? begin[tap] : 0, 0, &sum, &none);
+                }
+            }
+            if (inside) {
+                begin += row_bytes;
+            }
         }
-        keep(sums++, a0, larger);
-        keep(sums++, a1, larger);
-        keep(other++, b0, larger || window.pitch == 0);
-        keep(other++, b1, larger || window.pitch == 0);
+        keep(sums, sum, larger);
     }
 }
 #endif
+
+/* Weights of eight bits, of which a bitmap says where they are. */
+INLINE void take_byte(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
+{
+    int weight = (int8_t)BYTE(place->next++);
+#if defined(__riscv) && !defined(__riscv_mul)
+    if (weight < 0) {
+        weight = -weight;
+        x = -x;
+        y = -y;
+    }
+    for (; weight != 0; weight >>= 1, x *= 2, y *= 2) {
+        if (weight & 1) {
+            *sum_x += x;
+            *sum_y += y;
+        }
+    }
+#else
+    *sum_x += weight * x;
+    *sum_y += weight * y;
+#endif
+}
+
+#if PAIRED && defined(__AVR__)
+#ifdef __AVR_HAVE_MUL__
+#define BYTE_PRODUCTS "lpm r18, Z+ \n\t" BOTH_PRODUCTS
+#else /* 256 times the taps less if the weight is negative; then as if it were not, bit by bit */
+#define BYTE_PRODUCTS \
+    "lpm r18, Z+ \n\t" \
+    "clr r17 \n\t" \
+    "clr r12 \n\t" \
+    "sbrs r18, 7 \n\t" \
+    "rjmp 6f \n\t" \
+    "sub r3, r16 \n\t" \
+    "sbc r4, __zero_reg__ \n\t" TOP_BYTE("sbc r5, __zero_reg__ \n\t") \
+    "sub r9, r19 \n\t" \
+    "sbc r10, __zero_reg__ \n\t" TOP_BYTE("sbc r11, __zero_reg__ \n\t") "\n" \
+    "6: lsr r18 \n\t" \
+    "brcc 7f \n\t" \
+    BOTH_TAPS("add", "adc") "\n" \
+    "7: " DOUBLE_TAPS \
+    "tst r18 \n\t" \
+    "brne 6b \n"
+#endif
 #endif
 
-KERNEL void sums_pairs(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+KERNEL void sums_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
 {
 #if PAIRED
     if (b != 0) {
-#if defined(__AVR__) && (!defined(__AVR_HAVE_MUL__) || SUM_BYTES == 4) /* registers for one window only */
-#if PADDED
-        edge.rows = window.rows; /* all of it lies inside */
-        edge.taps = window.taps;
-        edge.skip = window.skip;
-        edge.weights_skip = edge.weights_rest = 0;
-#endif
-        pairs_alone(a, weights, sums, larger);
-        pairs_alone(b, weights, (sum_t *)(void *)((uint8_t *)sums + window.pitch), larger || window.pitch == 0);
+#ifdef __AVR__
+        BITMAP_TOGETHER(BYTE_PRODUCTS)
 #else
-        pairs_together(a, b, weights, sums, larger);
+        bitmap_together(a, b, weights, sums, larger, take_byte);
 #endif
         return;
     }
 #else
     (void)b;
 #endif
-#if PADDED
-    weights += edge.weights_first;
+#if PADDED || !PAIRED
+    bitmap_alone(a, weights, sums, larger, take_byte);
 #endif
-    pairs_alone(a, weights, sums, larger);
 }
 
 /* A pool. Its stride is its window, and what does not fill a window is not read. */
@@ -849,8 +863,8 @@ static union {
 
 /* first: convolution 1x5, 1x24x2 -> 1x20x4 uint8 */
 static const uint8_t weights_first[] FLASH = {
-    156, 69, 193, 161, 230, 198, 11, 235, 48, 16, 85, 53, 177, 90, 214, 182, 251, 219, 32, 0,
-    37, 5, 74, 42, 166, 79, 203, 171, 240, 208, 21, 245, 58, 26, 95, 63, 187, 100, 224, 192,
+    255, 156, 193, 230, 11, 48, 85, 177, 214, 255, 251, 32, 69, 161, 198, 235, 16, 53, 247, 90, 182, 219, 37, 74,
+    166, 203, 255, 240, 21, 58, 95, 187, 224, 5, 42, 255, 79, 171, 208, 245, 26, 63, 100, 192,
 };
 static const struct head heads_first[] FLASH = {
     {8388608, 1, 20}, {-200, 137, 15}, {500, 146, 15}, {1200, 155, 15},
@@ -859,9 +873,9 @@ static const struct conv layer_first FLASH = {
     .window = {
         .rows = 1, .taps = 10, .skip = 38, .channels = 4, .pairs = 2, .pitch = 4 * sizeof(sum_t),
     },
-    .sums = sums_pairs, .weights = weights_first, .heads = heads_first, .height = 1, .width = 20, .across = 2,
+    .sums = sums_bitmap, .weights = weights_first, .heads = heads_first, .height = 1, .width = 20, .across = 2,
     .below = 48, .right = 2, .down = 48, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 0, .left = 0,
-    .in_height = 1, .in_width = 24, .stride_down = 1, .stride_right = 1, .columns = 5, .weights_pixel = 4,
+    .in_height = 1, .in_width = 24, .stride_down = 1, .stride_right = 1, .columns = 5, .weights_pixel = 1,
     .pixel = 2, .paired = 1,
 };
 KERNEL void step_first(void)
@@ -880,8 +894,9 @@ KERNEL void step_pool(void)
 
 /* second: convolution 1x3, 1x10x4 -> 1x5x4 uint8 */
 static const uint8_t weights_second[] FLASH = {
-    156, 198, 193, 235, 230, 16, 11, 53, 48, 90, 85, 182, 177, 219, 214, 0, 251, 37, 32, 74, 69, 166, 161, 203,
-    240, 26, 21, 63, 58, 100, 95, 192, 187, 229, 224, 10, 5, 47, 42, 84, 79, 176, 171, 213, 208, 250, 245, 31,
+    255, 156, 193, 230, 11, 48, 85, 177, 214, 255, 251, 32, 69, 161, 198, 235, 16, 53, 247, 90, 182, 219, 37, 74,
+    166, 203, 255, 240, 21, 58, 95, 187, 224, 5, 42, 255, 79, 171, 208, 245, 26, 63, 100, 192, 255, 229, 10, 47,
+    84, 176, 213, 250, 31,
 };
 static const struct head heads_second[] FLASH = {
     {-900, 128, 15}, {-200, 137, 15}, {500, 146, 15}, {1200, 155, 15},
@@ -890,9 +905,9 @@ static const struct conv layer_second FLASH = {
     .window = {
         .rows = 1, .taps = 12, .skip = 28, .channels = 4, .pairs = 2, .pitch = 4 * sizeof(sum_t),
     },
-    .sums = sums_pairs, .weights = weights_second, .heads = heads_second, .height = 1, .width = 5, .across = 8,
+    .sums = sums_bitmap, .weights = weights_second, .heads = heads_second, .height = 1, .width = 5, .across = 8,
     .below = 40, .right = 8, .down = 40, .pool_height = 1, .pool_width = 1, .wide = 0, .top = 0, .left = 1,
-    .in_height = 1, .in_width = 10, .stride_down = 1, .stride_right = 2, .columns = 3, .weights_pixel = 8,
+    .in_height = 1, .in_width = 10, .stride_down = 1, .stride_right = 2, .columns = 3, .weights_pixel = 1,
     .pixel = 4, .paired = 1,
 };
 KERNEL void step_second(void)
@@ -902,16 +917,9 @@ KERNEL void step_second(void)
 
 /* early: fully connected, 1x20x4 -> 1x1x3 int16 */
 static const uint8_t weights_early[] FLASH = {
-    156, 0, 0, 0, 0, 0, 0, 0, 0, 249, 0, 0, 0, 0, 214, 0, 0, 0, 0, 0, 0, 0, 0, 51, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0,
-    0, 0, 0, 164, 0, 0, 0, 0, 74, 0, 0, 0, 0, 0, 0, 0, 0, 222, 0, 0, 0, 0, 187, 0, 0, 0, 0, 0, 0, 0, 0, 24, 0, 0,
-    0, 0, 245, 0, 0, 0, 0, 0, 0, 0, 0, 82, 0, 0, 0, 0, 47, 0, 0, 0, 0, 0, 0, 0, 0, 195, 0, 0, 0, 0, 160, 0, 0, 0,
-    0, 0, 0, 0, 0, 253, 0, 0, 0, 0, 218, 0, 0, 0, 0, 0, 0, 0, 0, 55, 0, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 168,
-    0, 0, 0, 0, 78, 0, 0, 0, 0, 0, 0, 0, 0, 226, 0, 0, 0, 0, 191, 0, 0, 0, 0, 0,
-    0, 0, 28, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 86, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 199, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 59, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-    172, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 230, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 203, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 63, 0, 0, 0,
+    129, 156, 214, 64, 16, 32, 74, 16, 187, 8, 245, 4, 47, 2, 160, 129, 218, 20, 64, 78, 32, 191, 16, 249, 8, 51,
+    4, 164, 2, 222, 129, 24, 82, 64, 195, 32, 253, 16, 55, 8, 168, 4, 226, 2, 28, 129, 86, 199, 64, 1, 32, 59, 16,
+    172, 8, 230, 4, 32, 2, 90, 129, 203, 5, 64, 63,
 };
 static const struct head heads_early[] FLASH = {
     {-900, 128, 15}, {-200, 137, 15}, {500, 146, 15},
@@ -920,10 +928,10 @@ static const struct conv layer_early FLASH = {
     .window = {
         .rows = 1, .taps = 80, .skip = 0, .channels = 3, .pairs = 2, .pitch = 0,
     },
-    .sums = sums_pairs, .weights = weights_early, .heads = heads_early, .height = 1, .width = 1, .across = 4,
+    .sums = sums_bitmap, .weights = weights_early, .heads = heads_early, .height = 1, .width = 1, .across = 4,
     .below = 80, .right = 4, .down = 80, .pool_height = 1, .pool_width = 1, .wide = 1, .top = 0, .left = 0,
-    .in_height = 1, .in_width = 20, .stride_down = 1, .stride_right = 1, .columns = 20, .weights_pixel = 8,
-    .pixel = 4, .paired = 0,
+    .in_height = 1, .in_width = 20, .stride_down = 1, .stride_right = 1, .columns = 20, .weights_pixel = 1,
+    .pixel = 4, .paired = 1,
 };
 KERNEL void step_early(void)
 {
@@ -932,10 +940,7 @@ KERNEL void step_early(void)
 
 /* late: fully connected, 1x5x4 -> 1x1x3 int16 */
 static const uint8_t weights_late[] FLASH = {
-    156, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 95, 0, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 26, 0,
-    0, 219, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 213, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 89, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0,
+    1, 156, 2, 32, 4, 219, 8, 95, 16, 26, 32, 213, 64, 89, 0,
 };
 static const struct head heads_late[] FLASH = {
     {-900, 128, 14}, {-200, 137, 14}, {500, 146, 14},
@@ -944,10 +949,10 @@ static const struct conv layer_late FLASH = {
     .window = {
         .rows = 1, .taps = 20, .skip = 0, .channels = 3, .pairs = 2, .pitch = 0,
     },
-    .sums = sums_pairs, .weights = weights_late, .heads = heads_late, .height = 1, .width = 1, .across = 4,
+    .sums = sums_bitmap, .weights = weights_late, .heads = heads_late, .height = 1, .width = 1, .across = 4,
     .below = 20, .right = 4, .down = 20, .pool_height = 1, .pool_width = 1, .wide = 1, .top = 0, .left = 0,
-    .in_height = 1, .in_width = 5, .stride_down = 1, .stride_right = 1, .columns = 5, .weights_pixel = 8,
-    .pixel = 4, .paired = 0,
+    .in_height = 1, .in_width = 5, .stride_down = 1, .stride_right = 1, .columns = 5, .weights_pixel = 1,
+    .pixel = 4, .paired = 1,
 };
 KERNEL void step_late(void)
 {

@@ -1557,27 +1557,7 @@ KERNEL void sums_nibble_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *
 #endif
 }
 
-/* kernel crumb (uses requantise) */
-/* Adds the products of a weight, the lowest two bits of bits in two's complement but never -2, with the taps at x and y to two sums. */
-INLINE void add_crumb(unsigned bits, const uint8_t *x, const uint8_t *y, sum_t *sum_x, sum_t *sum_y)
-{
-#ifdef __arm__ /* a product takes no more instructions than a branch */
-    int weight = (int)(bits << 30) >> 30;
-    *sum_x += weight * *x;
-    *sum_y += weight * *y;
-#else
-    if (bits & 1) {
-        if (bits & 2) {
-            *sum_x -= *x;
-            *sum_y -= *y;
-        } else {
-            *sum_x += *x;
-            *sum_y += *y;
-        }
-    }
-#endif
-}
-
+/* kernel bits (uses kept) */
 /* Of the bytes that follow one another at weights: the next one, below a 1 that says when its bits have been shifted out. */
 INLINE unsigned next_byte(const uint8_t **weights)
 {
@@ -1585,14 +1565,6 @@ INLINE unsigned next_byte(const uint8_t **weights)
 }
 
 #ifdef __AVR__
-/* Assembly: adds the taps in r16 and r19 to the sums of both windows, or takes them away. */
-#define BOTH_SUMS(first, further) \
-    first " r2, r16 \n\t" \
-    further " r3, __zero_reg__ \n\t" \
-    further " r4, __zero_reg__ \n\t" TOP_BYTE(further " r5, __zero_reg__ \n\t") \
-    first " r8, r19 \n\t" \
-    further " r9, __zero_reg__ \n\t" \
-    further " r10, __zero_reg__ \n\t" TOP_BYTE(further " r11, __zero_reg__ \n\t")
 /* Assembly: keeps the sums of both windows at r22, which moves on to the next channel, by the flags in r15. */
 #define KEEP_BOTH \
     "movw r20, r30 \n\t" \
@@ -1615,7 +1587,39 @@ INLINE unsigned next_byte(const uint8_t **weights)
     "movw r10, r2 \n\t"
 #endif
 
-/* kernel sums_crumbs (uses kept, crumb) */
+/* kernel crumb (uses requantise) */
+/* Adds the products of a weight, the lowest two bits of bits in two's complement but never -2, with the taps at x and y to two sums. */
+INLINE void add_crumb(unsigned bits, const uint8_t *x, const uint8_t *y, sum_t *sum_x, sum_t *sum_y)
+{
+#ifdef __arm__ /* a product takes no more instructions than a branch */
+    int weight = (int)(bits << 30) >> 30;
+    *sum_x += weight * *x;
+    *sum_y += weight * *y;
+#else
+    if (bits & 1) {
+        if (bits & 2) {
+            *sum_x -= *x;
+            *sum_y -= *y;
+        } else {
+            *sum_x += *x;
+            *sum_y += *y;
+        }
+    }
+#endif
+}
+
+#ifdef __AVR__
+/* Assembly: adds the taps in r16 and r19 to the sums of both windows, or takes them away. */
+#define BOTH_SUMS(first, further) \
+    first " r2, r16 \n\t" \
+    further " r3, __zero_reg__ \n\t" \
+    further " r4, __zero_reg__ \n\t" TOP_BYTE(further " r5, __zero_reg__ \n\t") \
+    first " r8, r19 \n\t" \
+    further " r9, __zero_reg__ \n\t" \
+    further " r10, __zero_reg__ \n\t" TOP_BYTE(further " r11, __zero_reg__ \n\t")
+#endif
+
+/* kernel sums_crumbs (uses bits, crumb) */
 /*
  * Weights of two bits, -1, 0 or 1 in two's complement, channel by channel, row by row of the window: four taps in a byte, the first in
  * its lowest bits. Zeros fill up the last byte of a row.
@@ -1747,7 +1751,7 @@ KERNEL void sums_crumbs(const uint8_t *a, const uint8_t *b, const uint8_t *weigh
 #endif
 }
 
-/* kernel sums_crumb_gaps (uses kept, crumb) */
+/* kernel sums_crumb_gaps (uses bits, crumb) */
 /*
  * Only weights that are not zero, which are 1 or -1. For every channel and every row of the window: how many bytes follow, then in each
  * two halves, the low one first. The lower three bits of a half are how many taps the weight lies behind the one before it, the first
@@ -1905,6 +1909,301 @@ KERNEL void sums_crumb_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *w
 #endif
 #if PADDED || !PAIRED
     crumb_gaps_alone(a, weights, sums, larger);
+#endif
+}
+
+/* kernel bitmap (uses bits) */
+/*
+ * Only weights that are not zero, of all channels and rows without a break: for eight taps at a time a byte whose bits say, the lowest
+ * first, which of their weights follow. Zeros fill up the last such byte.
+ */
+#ifdef __AVR__
+/*
+ * Assembly: sums up the windows at a (X) and b (Y). products adds those of the taps in r16 and r19 with the next weight at Z; r7, r12,
+ * r17 and r18 are its own, and r13, which is 0 at first. r6 holds the bits of the taps to come, below a 1 until they are shifted out.
+ */
+#define BITMAP_TOGETHER(products) \
+    { \
+        register uint8_t flags_ __asm__("r15") = larger ? 3 : window.pitch == 0 ? 2 : 0; /* bit 0: of a, bit 1: of b */ \
+        register const uint8_t *second_ __asm__("r12") = b; \
+        register sum_t *place_ __asm__("r22") = sums; \
+        register uint16_t channels_ __asm__("r24") = window.channels; \
+        __asm__ volatile( \
+            "push r28 \n\t" \
+            "push r29 \n\t" \
+            "movw r28, r12 \n\t" \
+            "clr r13 \n\t" \
+            "clr r6 \n\t" \
+            "inc r6 \n" \
+            "1: push r26 \n\t" \
+            "push r27 \n\t" \
+            "push r28 \n\t" \
+            "push r29 \n\t" \
+            NO_SUMS \
+            LOAD(r14, rows) \
+            "rjmp 2f \n" \
+            "8: lpm r6, Z+ \n\t" \
+            "sec \n\t" \
+            "ror r6 \n\t" \
+            "rjmp 4f \n" \
+            "2: " LOAD2(r20, r21, taps) NESTED \
+            "3: ld r16, X+ \n\t" \
+            "ld r19, Y+ \n\t" \
+            "lsr r6 \n\t" \
+            "breq 8b \n" \
+            "4: brcc 5f \n\t" \
+            products \
+            "5: dec r20 \n\t" \
+            NEXT_TAP \
+            "dec r21 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 3b \n" \
+            "5: " LOAD2(r16, r17, skip) \
+            "add r26, r16 \n\t" \
+            "adc r27, r17 \n\t" \
+            "add r28, r16 \n\t" \
+            "adc r29, r17 \n\t" \
+            "dec r14 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 2b \n" \
+            "5: pop r29 \n\t" \
+            "pop r28 \n\t" \
+            "pop r27 \n\t" \
+            "pop r26 \n\t" \
+            KEEP_BOTH \
+            "sbiw r24, 1 \n\t" \
+            "breq 5f \n\t" \
+            "rjmp 1b \n" \
+            "5: pop r29 \n\t" \
+            "pop r28 \n\t" \
+            "clr __zero_reg__" \
+            : "+x"(a), "+z"(weights), "+r"(second_), "+r"(place_), "+r"(channels_) \
+            : "r"(flags_), SYMBOL(rows), SYMBOL(taps), SYMBOL(skip), SYMBOL(pitch), [sum_bytes] "n"(sizeof *sums) \
+            : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r14", "r16", "r17", "r18", "r19", "r20", "r21", \
+              "memory"); \
+    }
+#ifdef __AVR_HAVE_MUL__
+#define NEXT_TAP "brne 3b \n\t"
+#define BOTH_PRODUCTS ADD_PRODUCT(r16, r2, r3, r4, r5) ADD_PRODUCT(r19, r8, r9, r10, r11)
+#else
+#define NEXT_TAP "breq 6f \n\t rjmp 3b \n 6: \n\t" /* which may be too far for a branch */
+/* Assembly: adds both taps, of two bytes each, to their sums, or takes them away; doubles both. */
+#define BOTH_TAPS(first, further) \
+    first " r2, r16 \n\t" \
+    further " r3, r17 \n\t" \
+    further " r4, __zero_reg__ \n\t" TOP_BYTE(further " r5, __zero_reg__ \n\t") \
+    first " r8, r19 \n\t" \
+    further " r9, r12 \n\t" \
+    further " r10, __zero_reg__ \n\t" TOP_BYTE(further " r11, __zero_reg__ \n\t")
+#define DOUBLE_TAPS \
+    "lsl r16 \n\t" \
+    "rol r17 \n\t" \
+    "lsl r19 \n\t" \
+    "rol r12 \n\t"
+#endif
+#endif
+
+/* Where a kernel is among the weights. */
+struct bitmap {
+    const uint8_t *next;
+    unsigned bits;   /* of the taps to come, below a 1 that says when they have been shifted out */
+    unsigned halves; /* of weights of four bits: what is left of the byte read last, in the same way */
+};
+
+/* Takes the next weight and adds its products with two taps to two sums. */
+typedef void take_next(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y);
+
+/* Whether the weight of the next tap is there. */
+INLINE uint8_t next_bit(struct bitmap *place)
+{
+    unsigned bits = place->bits == 1 ? next_byte(&place->next) : place->bits;
+    place->bits = bits >> 1;
+    return bits & 1;
+}
+
+#if PAIRED && !defined(__AVR__)
+INLINE void bitmap_together(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger,
+                            take_next *take)
+{
+    struct bitmap place = {weights, 1, 1};
+    unsigned apart = (unsigned)(b - a), taps = window.taps, skip = window.skip;
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum_a = 0, sum_b = 0;
+        const uint8_t *x = a;
+        for (unsigned row = window.rows; row > 0; row--, x += skip) {
+            const uint8_t *end = x + taps;
+            do {
+                if (next_bit(&place)) {
+                    take(&place, *x, x[apart], &sum_a, &sum_b);
+                }
+            } while (++x != end);
+        }
+        keep(sums, sum_a, larger);
+        keep((sum_t *)(void *)((uint8_t *)sums + window.pitch), sum_b, larger || window.pitch == 0);
+    }
+}
+#endif
+
+#if PADDED || !PAIRED
+/* The sums of one window, or the part of it that lies inside. */
+INLINE void bitmap_alone(const uint8_t *a, const uint8_t *weights, sum_t *sums, uint8_t larger, take_next *take)
+{
+#if PADDED
+    unsigned above = edge.above, before = edge.before;
+#else
+    unsigned above = 0, before = 0;
+#endif
+    struct bitmap place = {weights, 1, 1};
+    unsigned taps = ALONE(taps), row_bytes = taps + ALONE(skip);
+    for (unsigned channel = window.channels; channel > 0; channel--, sums++) {
+        sum_t sum = 0, none = 0; /* of a window that is not there */
+        const uint8_t *begin = a;
+        for (unsigned row = 0; row < window.rows; row++) {
+            uint8_t inside = row - above < ALONE(rows);
+            unsigned tap = 0 - before; /* modulo: one outside is not below taps either */
+            for (unsigned rest = window.taps; rest > 0; rest--, tap++) {
+                if (next_bit(&place)) {
+                    take(&place, inside && tap < taps ? begin[tap] : 0, 0, &sum, &none);
+                }
+            }
+            if (inside) {
+                begin += row_bytes;
+            }
+        }
+        keep(sums, sum, larger);
+    }
+}
+#endif
+
+/* kernel sums_bitmap (uses bitmap) */
+/* Weights of eight bits, of which a bitmap says where they are. */
+INLINE void take_byte(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
+{
+    int weight = (int8_t)BYTE(place->next++);
+#if defined(__riscv) && !defined(__riscv_mul)
+    if (weight < 0) {
+        weight = -weight;
+        x = -x;
+        y = -y;
+    }
+    for (; weight != 0; weight >>= 1, x *= 2, y *= 2) {
+        if (weight & 1) {
+            *sum_x += x;
+            *sum_y += y;
+        }
+    }
+#else
+    *sum_x += weight * x;
+    *sum_y += weight * y;
+#endif
+}
+
+#if PAIRED && defined(__AVR__)
+#ifdef __AVR_HAVE_MUL__
+#define BYTE_PRODUCTS "lpm r18, Z+ \n\t" BOTH_PRODUCTS
+#else /* 256 times the taps less if the weight is negative; then as if it were not, bit by bit */
+#define BYTE_PRODUCTS \
+    "lpm r18, Z+ \n\t" \
+    "clr r17 \n\t" \
+    "clr r12 \n\t" \
+    "sbrs r18, 7 \n\t" \
+    "rjmp 6f \n\t" \
+    "sub r3, r16 \n\t" \
+    "sbc r4, __zero_reg__ \n\t" TOP_BYTE("sbc r5, __zero_reg__ \n\t") \
+    "sub r9, r19 \n\t" \
+    "sbc r10, __zero_reg__ \n\t" TOP_BYTE("sbc r11, __zero_reg__ \n\t") "\n" \
+    "6: lsr r18 \n\t" \
+    "brcc 7f \n\t" \
+    BOTH_TAPS("add", "adc") "\n" \
+    "7: " DOUBLE_TAPS \
+    "tst r18 \n\t" \
+    "brne 6b \n"
+#endif
+#endif
+
+KERNEL void sums_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+#ifdef __AVR__
+        BITMAP_TOGETHER(BYTE_PRODUCTS)
+#else
+        bitmap_together(a, b, weights, sums, larger, take_byte);
+#endif
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    bitmap_alone(a, weights, sums, larger, take_byte);
+#endif
+}
+
+/* kernel sums_nibble_bitmap (uses nibble, bitmap) */
+/* Weights of four bits, of which a bitmap says where they are: two in a byte, low half first, which lies where the first would alone. */
+INLINE void take_half(struct bitmap *place, int x, int y, sum_t *sum_x, sum_t *sum_y)
+{
+    unsigned halves = place->halves == 1 ? next_byte(&place->next) : place->halves;
+    place->halves = halves >> 4;
+    add_products(high_nibble((uint8_t)(halves << 4)), x, y, sum_x, sum_y);
+}
+
+#if PAIRED && defined(__AVR__)
+/* Assembly: the next weight comes to the high half of r7; bit 0 of r13 says that a byte was read for it. */
+#define NEXT_HALF \
+    "inc r13 \n\t" \
+    "sbrc r13, 0 \n\t" \
+    "lpm r7, Z+ \n\t" \
+    "swap r7 \n\t"
+#ifdef __AVR_HAVE_MUL__
+#define HALF_PRODUCTS \
+    NEXT_HALF \
+    "mov r18, r7 \n\t" \
+    "asr r18 \n\t" \
+    "asr r18 \n\t" \
+    "asr r18 \n\t" \
+    "asr r18 \n\t" \
+    BOTH_PRODUCTS
+#else
+#define HALF_PRODUCTS \
+    NEXT_HALF \
+    "clr r17 \n\t" \
+    "clr r12 \n\t" \
+    "sbrs r7, 4 \n\t" \
+    "rjmp 6f \n\t" \
+    BOTH_TAPS("add", "adc") "\n" \
+    "6: " DOUBLE_TAPS \
+    "sbrs r7, 5 \n\t" \
+    "rjmp 6f \n\t" \
+    BOTH_TAPS("add", "adc") "\n" \
+    "6: " DOUBLE_TAPS \
+    "sbrs r7, 6 \n\t" \
+    "rjmp 6f \n\t" \
+    BOTH_TAPS("add", "adc") "\n" \
+    "6: " DOUBLE_TAPS \
+    "sbrs r7, 7 \n\t" \
+    "rjmp 5f \n\t" \
+    BOTH_TAPS("sub", "sbc") "\n"
+#endif
+#endif
+
+KERNEL void sums_nibble_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t *weights, sum_t *sums, uint8_t larger)
+{
+#if PAIRED
+    if (b != 0) {
+#ifdef __AVR__
+        BITMAP_TOGETHER(HALF_PRODUCTS)
+#else
+        bitmap_together(a, b, weights, sums, larger, take_half);
+#endif
+        return;
+    }
+#else
+    (void)b;
+#endif
+#if PADDED || !PAIRED
+    bitmap_alone(a, weights, sums, larger, take_half);
 #endif
 }
 
