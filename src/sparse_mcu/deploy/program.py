@@ -21,7 +21,8 @@ from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.stream import Line, running
-from sparse_mcu.deploy.unroll import Block, blocks, loops, mean_kernel, reads_words
+from sparse_mcu.deploy.unroll import Block, blocks, form_of, loops, mean_kernel, reads_words
+from sparse_mcu.deploy.unroll_avr import layer
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -232,8 +233,15 @@ def _unrolled(step: Step, board: Board) -> Step:
     if isinstance(op, AveragePool2d):
         return dataclasses.replace(step, struct="", kernels=(mean_kernel(op),), fields={})
     assert isinstance(op, Convolution), f"a convolution or an average must be unrolled, but {op.name} is none"
-    found = blocks(op, board, math.prod(step.tensors[op.inputs[0]].shape[1:]))
-    return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, blocks=found)
+    source, output = step.tensors[op.inputs[0]], step.tensors[step.stage.name]
+    if not board.is_avr:
+        found = blocks(op, board, math.prod(source.shape[1:]))
+        return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, blocks=found)
+    found = layer(step.stage, form_of(board), source, output).blocks
+    weights = step.weights
+    if weights is not None and not _wide(output):
+        weights = dataclasses.replace(weights, heads=())  # they are operands
+    return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, weights=weights, blocks=found)
 
 
 def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: TensorType, in_pairs: bool) -> Fields:
