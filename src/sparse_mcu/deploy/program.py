@@ -165,7 +165,8 @@ def lower(
     ]
     unrolled = {name for name, encoding in (encodings or {}).items() if encoding == "unrolled"}
     steps = [_unrolled(step, board) if step.stage.op.name in unrolled else step for step in steps]
-    return Program(graph, board, plan(graph, paired, lines, unrolled), size, padded, in_pairs, tuple(steps), tuple(lines))
+    places = plan(graph, paired, lines, unrolled, {step.stage.op.name: _early_bytes(step, board) for step in steps})
+    return Program(graph, board, places, size, padded, in_pairs, tuple(steps), tuple(lines))
 
 
 def check_constants(program: Program) -> None:
@@ -242,6 +243,13 @@ def _unrolled(step: Step, board: Board) -> Step:
     if weights is not None and not _wide(output):
         weights = dataclasses.replace(weights, heads=())  # they are operands
     return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, weights=weights, blocks=found)
+
+
+def _early_bytes(step: Step, board: Board) -> int:
+    """Bytes of an output position that straight-line code writes before it reads its last input."""
+    if not board.is_avr or step.stage.pool is not None or _wide(step.tensors[step.stage.name]):
+        return 0
+    return sum(block.channels for block in step.blocks[:-1])
 
 
 def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: TensorType, in_pairs: bool) -> Fields:

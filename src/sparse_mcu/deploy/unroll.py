@@ -142,26 +142,20 @@ class Code:
         self.words: list[int] = []
         self.parts: Counter[str] = Counter()
 
-    def tap(self, offset: int, weights: Mapping[int, int], carried: Mapping[int, bool] | None = None) -> None:
-        """Load the input at ``offset`` and add its products with the weights of the channels.
-
-        ``carried`` says of which of them the sum's third byte may change; without it nobody asks.
-        """
-        self._load("TAP", offset)
+    def tap(self, offset: int, weights: Mapping[int, int]) -> None:
+        """Load the input at ``offset`` and add its products with the weights of the channels."""
+        self.load("TAP", offset)
         self.parts["product"] += len(weights)
-        if carried is None:
-            self.parts["product.long"] += sum(abs(weight) >= _SHORT for weight in weights.values())
-        else:
-            self.parts["product.carry"] += sum(carried.values())
-        for channel, weight in weights.items():
-            short = "2" if carried is not None and not carried[channel] else ""
-            self.lines[-1].append(f"{'PLUS' if weight > 0 else 'MINUS'}{short}({channel}, {abs(weight)})")
+        self.parts["product.long"] += sum(abs(weight) >= _SHORT for weight in weights.values())
+        self.lines[-1] += [
+            f"{'PLUS' if weight > 0 else 'MINUS'}({channel}, {abs(weight)})" for channel, weight in weights.items()
+        ]
 
     def word(self, offset: int, taps: Taps) -> None:
         """Do the same for the four inputs from ``offset`` on, unless a word before holds it already."""
         if offset < self.covered:
             return
-        self._load("WORD", offset)
+        self.load("WORD", offset)
         self.covered = offset + TAPS
         found = [taps.get(offset + tap, {}) for tap in range(TAPS)]
         for channel in sorted(set().union(*found)):
@@ -181,7 +175,8 @@ class Code:
             rest -= self.form.move
         self.place = place
 
-    def _load(self, command: str, offset: int) -> None:
+    def load(self, command: str, offset: int) -> None:
+        """Begin a line with the ``command`` that loads from ``offset``."""
         if not 0 <= offset - self.place <= self.form.reach:
             self.go_to(offset)
         self.lines.append([f"{command}({offset - self.place})"])

@@ -2,11 +2,14 @@
 
 The macros of c/kernels.c make a layer of commands. For every window:
 
-    BIAS             begins the sum of a channel
-    TAP, PLUS, ...   add up products (unroll.py); of a sum that is still sure to leave its third byte as it is, PLUS2 and MINUS2
-    LARGEST          keeps a sum for the max pool behind the convolution, if it is larger than what is there; never below zero
-    PUT              brings a sum back to 8 bits: an output
-    STORE            keeps a sum for a layer whose outputs have 16 bits, which ``requantise`` computes
+    BIAS            begins the sum of a channel
+    TAP, TIMES      load an input, and multiply it by the magnitude of a weight that some channels have there
+    PLUS, MINUS     add that product to a channel's sum; PLUS2 and MINUS2 do where the sum's third byte is sure to stay as it is
+    MORE, LESS      the same with the input itself
+    LARGEST         keeps a sum for the max pool behind the convolution, if it is larger than what is there; never below zero
+    PUT             brings a sum back to 8 bits: an output
+    STORE           keeps a sum for a layer whose outputs have 16 bits, which ``requantise`` computes
+    AHEAD, BACK     move the place that the offsets of TAP count from
 
 and for every output of a max pool TAKE, which fetches what was kept and leaves zero there, and PUT. NEXT moves the place of sums.
 
@@ -18,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sparse_mcu.deploy.stages import Stage
-from sparse_mcu.deploy.unroll import Block, Code, Form, taps_of
+from sparse_mcu.deploy.unroll import Block, Code, Form, Taps, taps_of
 from sparse_mcu.quant.graph import Convolution, TensorType
 
 INPUT = 255  # the largest
@@ -27,6 +30,12 @@ SIGNED = (-0x8000, 0x7FFF)  # sums of two bytes, or from 0 to TWO_BYTES
 SHIFTS = range(9, 25)  # that take no loop: the bit that rounds lies in the second byte of a product or above
 PRODUCT_BITS = 32
 REACH = 21  # sums from a place on
+# Words of flash that the commands in PUT, LARGEST and of TAKE take, as c/kernels.c defines them.
+WORDS = {
+    "TAKE2": 4, "TAKE3": 6, "POSITIVE2": 2, "POSITIVE3": 2, "LARGER2": 7, "LARGER3": 10, "RELU2": 3, "RELU3": 3, "ZERO": 1,
+    "SCALE2": 7, "SCALE3": 10, "LEFT2": 2, "LEFT3": 3, "RIGHT": 2, "CARRY2": 2, "CARRY3": 2, "ROUND2": 3, "ROUND3": 3, "LIMIT": 3,
+    "MULTIPLY": 12, "SHIFT": 7, "HALF": 9, "LIMIT4": 5,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +65,7 @@ class _Sum:
     @property
     def size(self) -> int:
         """Bytes of the sum."""
-        short = SIGNED[0] <= self.low and self.high <= SIGNED[1] or 0 <= self.low and self.high <= TWO_BYTES
+        short = SIGNED[0] <= self.low and self.high <= SIGNED[1] or self.low >= 0 and self.high <= TWO_BYTES
         return 2 if short and not self.wide else 3
 
     @property
@@ -71,62 +80,82 @@ class _Sum:
         return self.size == 3 and not (self.least >= 0 and self.most <= TWO_BYTES)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64)  # trying out forms asks again and again
 def layer(stage: Stage, form: Form, source: TensorType, output: TensorType) -> Layer:
     """Return the convolution of ``stage`` as straight-line code."""
     op = stage.op
     assert isinstance(op, Convolution)
-    pooled, wide, channels = stage.pool is not None, output.dtype == "int16", len(op.bias)
-    row_bytes = source.shape[1] * source.shape[2]
-    found: list[Block] = []
-    place, far = 0, channels > REACH
+    wide, channels = output.dtype == "int16", len(op.bias)
+    blocks: list[Block] = []
+    place = 0
     for first in range(0, channels, form.sums):
         count = min(form.sums, channels - first)
-        taps = taps_of(op, row_bytes, range(first, first + count))
-        sums = [_sum(op, first + channel, [weights.get(channel, 0) for weights in taps.values()], wide) for channel in range(count)]
-        code = Code(form, place)
+        taps = taps_of(op, source.shape[1] * source.shape[2], range(first, first + count))
+        sums = [_sum(op, taps, first, channel, wide) for channel in range(count)]
+        code, puts = Code(form, place), Code(form)
         code.lines += [[f"BIAS{one.size}({channel}, {one.bias})" for channel, one in enumerate(sums)]]
         code.parts += Counter({"block": 1, "channel": count, "channel.three": sum(one.size == 3 for one in sums)})
         for offset in sorted(taps):
-            carried = {channel: sums[channel].carries(weight) for channel, weight in taps[offset].items()}
-            code.tap(offset, taps[offset], carried)
-        place = code.place
-        puts = Code(form)
+            _tap(code, offset, taps[offset], sums)
+        at = 0 if channels > REACH else first
         for channel, one in enumerate(sums):
-            at = channel if far else first + channel
-            if wide:
-                code.lines += [[f"STORE({channel}, {at})"]]
-                code.parts["store"] += 1
-            elif pooled:
-                _keep(code, one, channel, at)
-                puts.lines += [[f"TAKE{one.kept}({at})"]]
-                puts.parts += Counter({"take": 1, "take.three": int(one.kept == 3)})
-                _put(puts.lines, puts.parts, one, 0, one.kept, relu=False)
-            else:
-                _put(code.lines, puts.parts, one, channel, one.size, relu=one.low < 0)
-        if far and (pooled or wide):
+            _finish(code, puts, one, channel, at + channel, stage.pool is not None)
+        if channels > REACH:
             step = count if first + count < channels else -first
-            for written in (code, puts) if pooled else (code,):
-                written.lines += [[f"NEXT({step})"]]
+            for written in [code, puts] if stage.pool is not None else [code] if wide else []:
+                written.lines.append([f"NEXT({step})"])
                 written.parts["move"] += 1
-        found.append(Block(count, _lines(code), (), code.parts, _lines(puts), puts.parts))
-    return Layer(tuple(found), place)
+        if first == 0:
+            puts.parts += Counter({"layer.pool": int(stage.pool is not None), "layer.wide": int(wide)})
+        place = code.place
+        blocks.append(Block(count, _lines(code), (), code.parts, _lines(puts), puts.parts))
+    return Layer(tuple(blocks), place)
 
 
 def _lines(code: Code) -> tuple[str, ...]:
     return tuple(" ".join(line) for line in code.lines)
 
 
-def _sum(op: Convolution, channel: int, weights: list[int], wide: bool) -> _Sum:
-    bias = 0 if wide else int(op.bias[channel])
+def _sum(op: Convolution, taps: Taps, first: int, channel: int, wide: bool) -> _Sum:
+    bias = 0 if wide else int(op.bias[first + channel])  # requantise adds it
+    weights = [found.get(channel, 0) for found in taps.values()]
     low, high = (bias + INPUT * sum(choose(0, weight) for weight in weights) for choose in (min, max))
-    return _Sum(bias, low, high, int(op.multiplier[channel]), int(op.shift[channel]), wide)
+    return _Sum(bias, low, high, int(op.multiplier[first + channel]), int(op.shift[first + channel]), wide)
+
+
+def _tap(code: Code, offset: int, weights: dict[int, int], sums: list[_Sum]) -> None:
+    """Write what adds the products of an input to the sums, those of one magnitude behind each other."""
+    code.load("TAP", offset)
+    last = 1
+    for channel, weight in sorted(weights.items(), key=lambda item: abs(item[1])):
+        if abs(weight) != last:
+            last = abs(weight)
+            code.lines[-1].append(f"TIMES({last})")
+            code.parts["times"] += 1
+        carries = sums[channel].carries(weight)
+        name = ("PLUS" if weight > 0 else "MINUS") if last > 1 else "MORE" if weight > 0 else "LESS"
+        code.lines[-1].append(f"{name}{'' if carries else '2'}({channel})")
+        code.parts += Counter({"product": 1, "product.carry": int(carries)})
+
+
+def _finish(code: Code, puts: Code, one: _Sum, channel: int, at: int, pooled: bool) -> None:
+    """Write what becomes of a sum at the end of its window, and of what is kept of it in a pool at the end of that."""
+    if one.wide:
+        code.lines.append([f"STORE({channel}, {at})"])
+        code.parts["store"] += 1
+    elif pooled:
+        _keep(code, one, channel, at)
+        puts.lines.append([f"TAKE{one.kept}({at})"])
+        puts.parts["put.word"] += WORDS[f"TAKE{one.kept}"]
+        _put(puts.lines, puts.parts, one, 0, one.kept, relu=False)
+    else:
+        _put(code.lines, puts.parts, one, channel, one.size, relu=one.low < 0)
 
 
 def _keep(code: Code, one: _Sum, channel: int, at: int) -> None:
     sign = one.low < 0
     commands = [*([f"POSITIVE{one.size}({channel})"] if sign else []), f"LARGER{one.kept}({channel}, {at})"]
-    code.lines += [[f"LARGEST({channel}, {at},", *commands[:-1], commands[-1] + ")"]]
+    code.lines.append([f"LARGEST({channel}, {at},", *commands[:-1], commands[-1] + ")"])
     code.parts += Counter({f"larger{'.sign' if sign else ''}": 1, "larger.three": int(one.kept == 3)})
 
 
@@ -147,14 +176,15 @@ def _put(lines: list[list[str]], parts: Counter[str], one: _Sum, channel: int, s
         commands += [f"LEFT{bytes_}({channel})"] * left + [f"RIGHT({channel})"] * right
         commands += [f"{'CARRY' if right else 'ROUND'}{3 if limited else 2}({channel})"]
         commands += [f"LIMIT({channel})"] if limited else []
-        parts += Counter({"put.limit": int(limited), "put.bit": left + right, "put.three": int(size == 3)})
     else:
         commands += [f"MULTIPLY({channel}, {one.multiplier})"]
         commands += [f"SHIFT({channel}, {shift - 1})"] if shift > 1 else []
         commands += [f"HALF({channel})"] if shift > 0 else []
         commands += [f"LIMIT4({channel})"]
-        parts += Counter({"put.slow": 1, "put.slow.bit": shift})
-    parts += Counter({f"put{'.relu' if relu else ''}": 1})
+        parts["put.slow"] += shift
+    parts += Counter(
+        {"put.relu" if relu else "put": 1, "put.word": sum(WORDS[command.partition("(")[0]] for command in commands)}
+    )
     lines.append([f"PUT({channel}, {one.multiplier}, {shift},", *commands[:-1], commands[-1] + ")"])
 
 

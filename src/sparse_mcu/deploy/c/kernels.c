@@ -1910,9 +1910,9 @@ KERNEL void sums_crumb_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *w
 
 /* kernel unrolled (uses keep) */
 /*
- * On all cores but AVRs: a convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up sums up a
- * window with straight-line code; right is the way from a window to the next one of a pool; down, across and below are those from where
- * such a row, a pool and a row of pools end to where the next one begins.
+ * But for AVRs: a convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up
+ * sums up a window with straight-line code; right is the way from a window to the next one of a pool; down, across and below are those
+ * from where such a row, a pool and a row of pools end to where the next one begins.
  */
 #define CONVOLVE(sum_up, heads, height, width, channels, wide, pool_height, pool_width, right, down, across, below) \
     for (uint8_t y = height; y > 0; y--, in += below) { \
@@ -1964,18 +1964,15 @@ KERNEL void sums_crumb_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *w
 #define BIAS2(channel, bias) "ldi r16, lo8(" #bias ") \n\t ldi r17, hi8(" #bias ") \n\t movw " LOW_##channel ", r16 \n\t"
 #define BIAS3(channel, bias) BIAS2(channel, bias) "ldi " HIGH_##channel ", hlo8(" #bias ") \n\t"
 #define TAP(offset) "ldd r17, Z+" #offset " \n\t"
-#define PLUS2(channel, weight) \
-    "ldi r16, " #weight " \n\t" \
-    "mul r17, r16 \n\t" \
-    "add " LOW_##channel ", r0 \n\t" \
-    "adc " MIDDLE_##channel ", r1 \n\t"
-#define MINUS2(channel, weight) \
-    "ldi r16, " #weight " \n\t" \
-    "mul r17, r16 \n\t" \
-    "sub " LOW_##channel ", r0 \n\t" \
-    "sbc " MIDDLE_##channel ", r1 \n\t"
-#define PLUS(channel, weight) PLUS2(channel, weight) "adc " HIGH_##channel ", r15 \n\t"
-#define MINUS(channel, weight) MINUS2(channel, weight) "sbc " HIGH_##channel ", r15 \n\t"
+#define TIMES(weight) "ldi r16, " #weight " \n\t mul r17, r16 \n\t"
+#define PLUS2(channel) "add " LOW_##channel ", r0 \n\t adc " MIDDLE_##channel ", r1 \n\t"
+#define PLUS(channel) PLUS2(channel) "adc " HIGH_##channel ", r15 \n\t"
+#define MINUS2(channel) "sub " LOW_##channel ", r0 \n\t sbc " MIDDLE_##channel ", r1 \n\t"
+#define MINUS(channel) MINUS2(channel) "sbc " HIGH_##channel ", r15 \n\t"
+#define MORE2(channel) "add " LOW_##channel ", r17 \n\t adc " MIDDLE_##channel ", r15 \n\t"
+#define MORE(channel) MORE2(channel) "adc " HIGH_##channel ", r15 \n\t"
+#define LESS2(channel) "sub " LOW_##channel ", r17 \n\t sbc " MIDDLE_##channel ", r15 \n\t"
+#define LESS(channel) LESS2(channel) "sbc " HIGH_##channel ", r15 \n\t"
 #define STORE(channel, place) \
     "std Y+3*" #place ", " LOW_##channel " \n\t" \
     "std Y+3*" #place "+1, " MIDDLE_##channel " \n\t" \
@@ -2117,10 +2114,15 @@ KERNEL void sums_crumb_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *w
 #define BIAS2(channel, bias) sum_##channel = bias;
 #define BIAS3(channel, bias) sum_##channel = bias;
 #define TAP(offset) tap = in[offset];
-#define PLUS2(channel, weight) sum_##channel += weight * tap;
-#define MINUS2(channel, weight) sum_##channel -= weight * tap;
-#define PLUS(channel, weight) sum_##channel += weight * tap;
-#define MINUS(channel, weight) sum_##channel -= weight * tap;
+#define TIMES(weight) product = weight * tap;
+#define PLUS2(channel) sum_##channel += product;
+#define PLUS(channel) sum_##channel += product;
+#define MINUS2(channel) sum_##channel -= product;
+#define MINUS(channel) sum_##channel -= product;
+#define MORE2(channel) sum_##channel += tap;
+#define MORE(channel) sum_##channel += tap;
+#define LESS2(channel) sum_##channel -= tap;
+#define LESS(channel) sum_##channel -= tap;
 #define STORE(channel, place) keep(&sums[place], sum_##channel, 0);
 #define LARGEST(channel, place, code) keep(&sums[place], sum_##channel, 1);
 #define TAKE2(place) sum_0 = sums[place], sums[place] = 0;
@@ -2129,8 +2131,8 @@ KERNEL void sums_crumb_gaps(const uint8_t *a, const uint8_t *b, const uint8_t *w
 #define LAYER(height, width, pool_height, pool_width, kept, window, right, down, puts, across, below) \
     { \
         sum_t sum_0 = 0, sum_1 = 0, sum_2 = 0, sum_3 = 0, sum_4 = 0, sum_5 = 0; \
-        int tap = 0; \
-        (void)tap, (void)sum_0, (void)sum_1, (void)sum_2, (void)sum_3, (void)sum_4, (void)sum_5, (void)sums, (void)out; \
+        int tap = 0, product = 0; \
+        (void)tap, (void)product, (void)sum_0, (void)sum_1, (void)sum_2, (void)sum_3, (void)sum_4, (void)sum_5, (void)sums, (void)out; \
         for (sum_t *place = sums, *end = sums + kept; place != end; place++) { \
             keep(place, 0, 0); \
         } \
