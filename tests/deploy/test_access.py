@@ -56,9 +56,7 @@ def window_bytes(source: TensorType, corner: tuple[int, int], size: tuple[int, i
     }
 
 
-def overlap_is_safe(
-    stage: Stage, source: TensorType, output: TensorType, begin: int, in_pairs: bool, early: int = 0
-) -> bool:
+def overlap_is_safe(stage: Stage, source: TensorType, output: TensorType, begin: int, in_pairs: bool, early: int = 0) -> bool:
     """Whether no byte is written before its last read if the output begins at ``begin``, seen from the input's begin."""
     written: set[int] = set()
     size = item_bytes(output)

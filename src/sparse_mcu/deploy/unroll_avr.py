@@ -36,6 +36,18 @@ WORDS = {
     "SCALE2": 7, "SCALE3": 10, "LEFT2": 2, "LEFT3": 3, "RIGHT": 2, "CARRY2": 2, "CARRY3": 2, "ROUND2": 3, "ROUND3": 3, "LIMIT": 3,
     "MULTIPLY": 12, "SHIFT": 7, "HALF": 9, "LIMIT4": 5,
 }  # fmt: skip
+# Cycles by events, of commands that always take as many.
+CYCLES = {
+    "unrolled.block": 0.0,
+    "unrolled.channel": 3.0,
+    "unrolled.channel.three": 1.0,
+    "unrolled.load": 2.0,
+    "unrolled.times": 3.0,
+    "unrolled.product": 2.0,
+    "unrolled.product.carry": 1.0,
+    "unrolled.move": 2.0,
+    "unrolled.store": 6.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
