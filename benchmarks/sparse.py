@@ -1,14 +1,15 @@
 """What zeros save on the device: a network beside itself with most of its weights zero, in cycles and in bytes of weights.
 
-The network is compiled from its ONNX file as `sparse-mcu compile` does, or is the largest plain network without padding that
-fits an Arduino Uno, with random weights (`plain`); then the smallest weights of every layer become zero, as many as --zeros
+The network is compiled from its ONNX file as `sparse-mcu compile` does, or has random weights and no padding: the largest plain
+one that fits an Arduino Uno (`plain`), or one for small images with a 3x3 convolution of 16 input channels (`wide`) or of three
+convolutions (`deep`); then the smallest weights of every layer become zero, as many as --zeros
 says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run on the first
 test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in flash for
 a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own. With --bits 4 both
 networks have only the upper four bits of every weight, with --bits 2 they are rounded to -1, 0 and 1 as training does; the
 code generator then stores so many bits.
 
-    python benchmarks/sparse.py refB.onnx|plain mnist.npz [--zeros 0.8] [--bits 2|4] [--images 20] [--boards NAME ...]
+    python benchmarks/sparse.py refB.onnx|plain|wide|deep mnist.npz [--zeros 0.8] [--bits 2|4] [--images 20] [--boards NAME ...]
                                 [--optimise size ...]
 
 Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
@@ -34,27 +35,39 @@ from sparse_mcu.nn.rounding import rounded, steps
 from sparse_mcu.quant.graph import Conv2d, Convolution, IntegerGraph
 from sparse_mcu.quant.quantise import quantise
 from sparse_mcu.run.compile import compile_network
+from sparse_mcu.space.architecture import Architecture, Block, Conv, Pool
 from sparse_mcu.space.limits import SpaceLimits
 from sparse_mcu.space.plain import plain
 
 INPUT_RANGE = (0.0, 1.0)  # what the reference networks were trained on
 MOST_CYCLES = 0.35  # of the dense network's
 MOST_BYTES = 0.40
+SMALL = {"wide": (16, 12), "deep": (8, 10, 12)}  # channels of convolutions
 STACK = 256  # bytes of the RAM that a plain network leaves to the stack and to sums
 
 
 def compiled(network: str, data: str, target: Target) -> tuple[IntegerGraph, Dataset]:
     """Return the integers of ``network`` and its data set."""
-    if network != "plain":
+    if network not in ("plain", *SMALL):
         found = compile_network(Path(network), data, target.board.name, INPUT_RANGE, optimise=target.optimise)
         return found.graph, found.dataset
     dataset, uno = load(data), board("arduino-uno")
+    if network in SMALL:
+        return quantise(Network(_small(dataset, network), seed=0).fold(), dataset.train.images), dataset
     limits = SpaceLimits.for_input(dataset.input_shape, dataset.classes, uno.ram_bytes, uno.flash_bytes)
     limits = dataclasses.replace(limits, max_activation_bytes=uno.ram_bytes - STACK)
     unpadded = [
         drawn for drawn in plain(limits) if all(conv.padding == "valid" for block in drawn.blocks for conv in block.convs)
     ]
     return quantise(Network(unpadded[-1], seed=0).fold(), dataset.train.images), dataset
+
+
+def _small(dataset: Dataset, network: str) -> Architecture:
+    """Return the convolutions that ``network`` stands for, behind means of 2x2; a max pool follows the first, in `wide` each."""
+    convs = [Conv("regular", (3, 3), channels, padding="valid") for channels in SMALL[network]]
+    pool = Pool("max", (2, 2))
+    blocks = (Block((convs[0],), pool), Block(tuple(convs[1:]), pool if network == "wide" else None))
+    return Architecture(dataset.input_shape, dataset.classes, blocks, downsample=Pool("average", (2, 2)))
 
 
 def cut(graph: IntegerGraph, bits: int) -> IntegerGraph:
@@ -112,7 +125,7 @@ def compare(dense: IntegerGraph, sparse: IntegerGraph, target: Target, data: Dat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A network beside itself with most of its weights zero, on simulated boards.")
-    parser.add_argument("network", help="an ONNX file, or plain")
+    parser.add_argument("network", help="an ONNX file, plain, wide or deep")
     parser.add_argument("data", help="the data set it was trained on")
     parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
     parser.add_argument("--bits", type=int, choices=(2, 4, 8), default=8, help="of a weight")

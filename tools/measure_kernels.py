@@ -5,7 +5,8 @@
 Random networks (probes.py) are compiled and run on a board of each core. Sizes of code, descriptors and the compiler's helpers
 are read off the symbols of the programs; those of descriptors and helpers must agree among them. The stack of a chain of kernels
 is the smallest that a probe with the chain shows; what the network's own function adds to it grows with the number of its steps.
-Cycles are fitted to the events that events.py counts; where the simulator counts instructions, these take the place of cycles.
+Cycles are fitted to the events that events.py counts, but for those that by the core's manual take as many whatever the data;
+where the simulator counts instructions, these take the place of cycles.
 What the table then predicts of other random networks is printed beside what they take.
 """
 
@@ -28,6 +29,7 @@ from sparse_mcu.deploy.kernel_costs import KernelCosts, variant
 from sparse_mcu.deploy.kernels import sections
 from sparse_mcu.deploy.predict import flash_bytes, predict_program
 from sparse_mcu.deploy.program import MAX_LOOPS, Step
+from sparse_mcu.deploy.unroll_avr import CYCLES
 from sparse_mcu.quant.graph import Add
 
 BOARDS = (
@@ -81,6 +83,7 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
     known = KernelCosts("", 0, code, helpers, uses, dict.fromkeys(CALLS, 0), structs, {}, {}, {}, _unrolled(found), {})
     base, call = _calls(found, known)
     stack = _stack(found)
+    exact = CYCLES if target.is_avr and target.core not in NO_MULTIPLIER else {}
     return KernelCosts(
         compiler=toolchain.version(target.compiler),
         base_bytes=base,
@@ -91,7 +94,7 @@ def fit(target: Board, found: list[Probe]) -> KernelCosts:
         structs=structs,
         stack=stack,
         steps=_steps(found, stack),
-        cycles=fitted_cycles(found, {}),
+        cycles=dict(sorted((fitted_cycles(found, exact) | exact).items())),
         unrolled=_unrolled(found),
         streaming={},
     )

@@ -162,7 +162,9 @@ def plain_graph(rng: np.random.Generator, target: Board, padded: bool) -> Intege
     while math.prod(shape) > target.ram_bytes // 3:
         shape = (up_to(rng, 24), up_to(rng, 24), up_to(rng, 16))
     tensors = {INPUT: TensorType(shape, "uint8", 1.0)}
-    kind = rng.choice(["conv", "pooled", "depthwise"] if padded else ["none", "conv", "pooled", "depthwise", "pool", "add"])
+    kind = rng.choice(
+        ["conv", "pooled", "depthwise"] if padded else ["none", "conv", "pooled", "depthwise", "pool", "pool", "add"]
+    )
     ops = plain_layers(rng, str(kind), shape, padded)
     for op in ops:
         shape = extents(op, shape)
@@ -190,7 +192,7 @@ def plain_layers(rng: np.random.Generator, kind: str, shape: tuple[int, int, int
         case "pool":
             multiplier, shift = ((1, (height * width - 1).bit_length()), ((1 << 14) // (height * width) | 1, 14))[rng.integers(2)]
             average = AveragePool2d("pool", (INPUT,), (height, width), multiplier, shift)
-            return [average, MaxPool2d("pool", (INPUT,), (height, width))][rng.integers(2) :][:1]
+            return [average, average, MaxPool2d("pool", (INPUT,), (height, width))][rng.integers(3) :][:1]
         case "add":
             copy = MaxPool2d("copy", (INPUT,), (1, 1))
             return [copy, Add("add", (INPUT, "copy"), (100, 100), int(rng.integers(6, 10)))]

@@ -21,7 +21,8 @@ from sparse_mcu.quant import interpreter
 from sparse_mcu.quant.graph import INPUT, AveragePool2d, Conv2d, Convolution, DepthwiseConv2d, IntegerGraph, TensorType
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
-FORMS = ("arduino-uno", "microbit", "bluepill", "nucleo-f446", "esp32-c3")  # boards of all instructions that code is written for
+OTHERS = ("microbit", "bluepill", "nucleo-f446", "esp32-c3")  # boards of all instructions that code is written for, but AVRs
+FORMS = ("arduino-uno", *OTHERS)
 SIZE = GraphSize(layers=4, extent=8, channels=8)
 
 
@@ -79,7 +80,7 @@ def halves(word: int) -> tuple[int, int]:
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(FORMS), depthwise=st.booleans())
+@given(seed=st.integers(0, 2**32 - 1), name=st.sampled_from(OTHERS), depthwise=st.booleans())
 def test_the_commands_sum_up_a_window(seed: int, name: str, depthwise: bool) -> None:
     rng = np.random.default_rng(seed)
     op = convolution(rng, depthwise)
@@ -96,9 +97,9 @@ def test_zeros_take_no_code() -> None:
     ones = np.ones(3, np.int32)
     op = Conv2d("conv", (INPUT,), np.zeros((3, 2, 2, 5), np.int8), ones, ones, ones)
     op.weights[1, 0, 1, 2] = -7
-    (block,) = blocks(op, board("arduino-uno"), 40)
+    (block,) = blocks(op, board("microbit"), 40)
     assert block.commands == ("TAP(7) MINUS(1, 7)",)
-    assert block.parts == Counter(load=1, product=1, block=1, channel=3)
+    assert block.parts == Counter({"load": 1, "product": 1, "product.long": 0, "block": 1, "channel": 3})
 
 
 def test_only_whole_windows_of_sums_that_registers_hold_are_straight_line_code() -> None:

@@ -7,6 +7,8 @@ output begins ``lead`` bytes or more before the input, no byte is written that i
     lead = max over steps s of (end of what is written up to s - lowest byte read after s)
 
 A pool has a lead of 0 or less: it runs in place. A 3x3 convolution needs a lead of about two rows instead of a whole map.
+Straight-line code of an AVR (unroll_avr.py) writes the first channels of a position before it reads for the others; what it has
+written by that time must not reach what it reads in that step either.
 """
 
 import math
@@ -45,11 +47,21 @@ def scratch_bytes(stage: Stage, output: TensorType, in_pairs: bool = True) -> in
     return SUM_BYTES * (channels + channels % 2) * (2 if twice(stage, output, in_pairs) else 1)
 
 
-def lead(stage: Stage, source: TensorType, output: TensorType, in_pairs: bool = True) -> int:
+def lead(
+    stage: Stage,
+    source: TensorType,
+    output: TensorType,
+    in_pairs: bool = True,
+    early: int = 0,  # bytes of a step's output that are written before its last input is read
+) -> int:
     """Return how many bytes before its input the output must begin to overlap it; negative where it may begin after it."""
     reads, written = accesses(stage, source, output, in_pairs)
-    still_to_read = np.minimum.accumulate(reads[:0:-1])[::-1]
-    return int(np.max(written[:-1] - still_to_read, initial=-tensor_bytes(source)))
+    still_to_read = np.minimum.accumulate(reads[::-1])[::-1]
+    found = np.max(written[:-1] - still_to_read[1:], initial=-tensor_bytes(source))
+    if early > 0:
+        before = np.append(0, written[:-1]) + early
+        found = max(found, np.max(before - still_to_read))
+    return int(found)
 
 
 def accesses(stage: Stage, source: TensorType, output: TensorType, in_pairs: bool = True) -> tuple[Int64Array, Int64Array]:

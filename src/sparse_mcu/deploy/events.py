@@ -33,7 +33,7 @@ def unrolled_parts(step: Step) -> Counter[str]:
     if not step.blocks:
         return Counter()
     around = Counter({"function": 1, "loop": loops(step.stage, step.tensors[step.stage.name])})
-    return sum((block.parts for block in step.blocks), around)
+    return sum((block.parts + block.put_parts for block in step.blocks), around)
 
 
 def stream_events(program: Program) -> Events:
@@ -110,6 +110,10 @@ def _unrolled_events(program: Program, step: Step, op: Convolution, output: Tens
     parts = sum((block.parts for block in step.blocks), Counter[str]())
     found = Counter({f"unrolled.{part}": count * windows for part, count in parts.items()})
     found["unrolled.output"], found["unrolled.window"] = places, windows
+    if program.board.is_avr:
+        puts = sum((block.put_parts for block in step.blocks), Counter[str]())
+        found.update({f"unrolled.{part}": count * places for part, count in puts.items()})
+        return found + (_requantise_events(program, op, output) if output.dtype == "int16" else Counter())
     found["larger"] = windows * len(op.bias) if step.stage.pool is not None else 0
     return found + _requantise_events(program, op, output)
 

@@ -19,7 +19,8 @@ from sparse_mcu.deploy.reentrant import call_of_state, constants_of_state, kerne
 from sparse_mcu.deploy.source import PREFIX, CSource
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.target import Target
-from sparse_mcu.deploy.unroll import convolution, form_name, means, reads_words
+from sparse_mcu.deploy.unroll import convolution, form_name, form_of, means, reads_words
+from sparse_mcu.deploy.unroll_avr import body
 from sparse_mcu.errors import UserError
 from sparse_mcu.quant.graph import (
     INPUT,
@@ -209,7 +210,7 @@ def _tables(program: Program, step: Step) -> list[str]:
             lines = [line for part in step.weights.lines for line in _lines(part)]
             tables.append(_table("uint8_t", f"weights_{step.name}", lines))
         heads = [f"{{{bias}, {multiplier}, {shift}}}" for bias, multiplier, shift in step.weights.heads]
-        tables.append(_table("struct head", f"heads_{step.name}", _lines(heads)))
+        tables += [_table("struct head", f"heads_{step.name}", _lines(heads))] if heads else []
     if isinstance(step.stage.op, Add):
         tables.append(_table("struct operand", f"operands_{step.name}", _operands(program, step.stage.op)))
     if step.straight:
@@ -227,6 +228,9 @@ def _functions(program: Program, step: Step) -> list[str]:
                 textwrap.wrap(means(step.stage.op, source, output), LINE, subsequent_indent="    "),
             )
         ]
+    convolve = f"convolve_{step.name}(const uint8_t *in, uint8_t *out, sum_t *sums)"
+    if program.board.is_avr:
+        return [_function(convolve, list(_wrapped(body(step.stage, step.name, form_of(program.board), source, output))))]
     lines, tables = [], []
     if reads_words(program.board):
         words = [f"0x{word:08x}u" for block in step.blocks for word in block.words]
@@ -237,10 +241,7 @@ def _functions(program: Program, step: Step) -> list[str]:
     return [
         *tables,
         _function(f"unrolled_{step.name}(const uint8_t *a, sum_t *sums, uint8_t larger)", lines),
-        _function(
-            f"convolve_{step.name}(const uint8_t *in, uint8_t *out, sum_t *sums)",
-            [convolution(step.stage, step.name, source, output)],
-        ),
+        _function(convolve, [convolution(step.stage, step.name, source, output)]),
     ]
 
 

@@ -15,7 +15,7 @@ did. So the search is over orders: downhill from a few natural ones, then exhaus
 
 import functools
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from sparse_mcu.deploy.access import SUM_BYTES, lead, scratch_bytes, tensor_bytes
@@ -52,11 +52,17 @@ class Buffer:
 Leads = dict[tuple[int, int], int]  # (x, y) by index -> how many bytes before y x must begin, where that is not x's size
 
 
-def plan(graph: IntegerGraph, in_pairs: bool = True, lines: Sequence[Line] = (), alone: Collection[str] = ()) -> MemoryPlan:
+def plan(
+    graph: IntegerGraph,
+    in_pairs: bool = True,
+    lines: Sequence[Line] = (),
+    alone: Collection[str] = (),
+    early: Mapping[str, int] | None = None,
+) -> MemoryPlan:
     """Return a plan for ``graph`` whose arena is the smallest, or near it for graphs with many tensors. Deterministic.
 
     ``in_pairs`` says whether convolutions, but for those named in ``alone``, sum up their windows two at a time, which changes
-    the order of their accesses. Of
+    the order of their accesses; ``early`` how many bytes of a position some write before they have read all that it needs. Of
     tensors with ``lines``, from the input on, the arena has room for the rows that are held.
     """
     steps = running(graph, lines)
@@ -69,10 +75,10 @@ def plan(graph: IntegerGraph, in_pairs: bool = True, lines: Sequence[Line] = (),
     for step, stage in enumerate(steps):
         streamed = step < len(lines)
         output = (lines[step].slices(graph) if streamed else graph.tensors)[stage.name]
-        paired = in_pairs and stage.op.name not in alone
+        paired, early_bytes = in_pairs and stage.op.name not in alone, (early or {}).get(stage.op.name, 0)
         for source in stage.op.inputs:
             if last[source] == step and not streamed:
-                leads[index[stage.name], index[source]] = lead(stage, graph.tensors[source], output, paired)
+                leads[index[stage.name], index[source]] = lead(stage, graph.tensors[source], output, paired, early_bytes)
         if size := scratch_bytes(stage, output, paired):
             scratches[stage.name] = len(buffers)
             leads |= {(i, len(buffers)): _resting_bytes(graph, line) for i, line in enumerate(lines) if step not in (i - 1, i)}

@@ -21,7 +21,8 @@ from sparse_mcu.deploy.kernels import needed
 from sparse_mcu.deploy.plan import MemoryPlan, plan
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.stream import Line, running
-from sparse_mcu.deploy.unroll import Block, blocks, loops, mean_kernel, reads_words
+from sparse_mcu.deploy.unroll import Block, blocks, form_of, loops, mean_kernel, reads_words
+from sparse_mcu.deploy.unroll_avr import layer
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -164,7 +165,8 @@ def lower(
     ]
     unrolled = {name for name, encoding in (encodings or {}).items() if encoding == "unrolled"}
     steps = [_unrolled(step, board) if step.stage.op.name in unrolled else step for step in steps]
-    return Program(graph, board, plan(graph, paired, lines, unrolled), size, padded, in_pairs, tuple(steps), tuple(lines))
+    places = plan(graph, paired, lines, unrolled, {step.stage.op.name: _early_bytes(step, board) for step in steps})
+    return Program(graph, board, places, size, padded, in_pairs, tuple(steps), tuple(lines))
 
 
 def check_constants(program: Program) -> None:
@@ -232,8 +234,22 @@ def _unrolled(step: Step, board: Board) -> Step:
     if isinstance(op, AveragePool2d):
         return dataclasses.replace(step, struct="", kernels=(mean_kernel(op),), fields={})
     assert isinstance(op, Convolution), f"a convolution or an average must be unrolled, but {op.name} is none"
-    found = blocks(op, board, math.prod(step.tensors[op.inputs[0]].shape[1:]))
-    return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, blocks=found)
+    source, output = step.tensors[op.inputs[0]], step.tensors[step.stage.name]
+    if not board.is_avr:
+        found = blocks(op, board, math.prod(source.shape[1:]))
+        return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, blocks=found)
+    found = layer(step.stage, form_of(board), source, output).blocks
+    weights = step.weights
+    if weights is not None and not _wide(output):
+        weights = dataclasses.replace(weights, heads=())  # they are operands
+    return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, weights=weights, blocks=found)
+
+
+def _early_bytes(step: Step, board: Board) -> int:
+    """Bytes of an output position that straight-line code writes before it reads its last input."""
+    if not board.is_avr or step.stage.pool is not None or _wide(step.tensors[step.stage.name]):
+        return 0
+    return sum(block.channels for block in step.blocks[:-1])
 
 
 def _conv(stage: Stage, op: Convolution, name: str, source: TensorType, output: TensorType, in_pairs: bool) -> Fields:

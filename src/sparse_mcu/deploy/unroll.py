@@ -9,13 +9,14 @@ next channels. A block is a list of commands that macros of c/kernels.c turn int
     AHEAD, BACK                      move the place that the offsets of TAP and WORD count from
 
 The weights of QUAD, EVEN and ODD lie in a table, in the order of the commands: two in a word, as one instruction multiplies them.
+For an AVR a layer has more commands (unroll_avr.py).
 """
 
 import functools
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -32,7 +33,7 @@ Taps = dict[int, dict[int, int]]  # offset in a window -> output channel -> weig
 
 
 @dataclass(frozen=True, slots=True)
-class _Form:
+class Form:
     """What the registers and instructions allow that commands are written for; on any other core they are C."""
 
     name: str
@@ -42,13 +43,13 @@ class _Form:
 
 
 _FORMS = {  # by the beginning of a core's name
-    "avr": _Form("AVR", 6, 63, 0xFFFF),
-    "cortex-m0": _Form("THUMB1", 5, 31, 255),
-    "cortex-m3": _Form("THUMB2", 6, 511, 4095),
-    "cortex-m4": _Form("DSP", 6, 511, 4095),
-    "rv32": _Form("RISCV", 6, 511, 2047),
+    "avr": Form("AVR", 6, 63, 0xFFFF),
+    "cortex-m0": Form("THUMB1", 5, 31, 255),
+    "cortex-m3": Form("THUMB2", 6, 511, 4095),
+    "cortex-m4": Form("DSP", 6, 511, 4095),
+    "rv32": Form("RISCV", 6, 511, 2047),
 }
-_OTHER = _Form("C", 5, 31, 255)
+_OTHER = Form("C", 5, 31, 255)
 _SHORT = 32  # smaller weights are operands of shorter instructions on RISC-V
 
 
@@ -60,6 +61,8 @@ class Block:
     commands: tuple[str, ...]  # a line for every load
     words: tuple[int, ...]  # of the table
     parts: Counter[str]  # what the code consists of
+    puts: tuple[str, ...] = ()  # on an AVR: commands for each output of a pool, behind those for its windows
+    put_parts: Counter[str] = field(default_factory=Counter)  # on an AVR: of what is done once for each output
 
 
 def can_unroll(op: Op, board: Board, sum_bytes: int, tensors: Mapping[str, TensorType]) -> bool:
@@ -72,15 +75,18 @@ def can_unroll(op: Op, board: Board, sum_bytes: int, tensors: Mapping[str, Tenso
         return False
     if np.count_nonzero(op.weights) > MAX_PRODUCTS:
         return False
-    return not any(op.padding) and (sum_bytes == 3 or not board.is_avr)
+    output = tensors[op.name]
+    several = output.dtype == "int16" and math.prod(output.shape[:2]) > 1  # an AVR's code requantises 8 bits itself
+    return not any(op.padding) and not (board.is_avr and (sum_bytes != 3 or several))
 
 
 def form_name(board: Board) -> str:
     """Return what c/kernels.c calls the instructions that commands for ``board`` are written for, behind FOR_."""
-    return _form(board).name
+    return form_of(board).name
 
 
-def _form(board: Board) -> _Form:
+def form_of(board: Board) -> Form:
+    """Return what commands for ``board`` are written for."""
     return next((form for core, form in _FORMS.items() if board.core.startswith(core)), _OTHER)
 
 
@@ -92,13 +98,13 @@ def reads_words(board: Board) -> bool:
 @functools.lru_cache(maxsize=64)  # trying out forms asks again and again
 def blocks(op: Convolution, board: Board, row_bytes: int) -> tuple[Block, ...]:
     """Return ``op`` as blocks; ``row_bytes`` are those of a row of its input."""
-    form = _form(board)
+    form = form_of(board)
     channels = len(op.bias)
     found = []
     for first in range(0, channels, form.sums):
         count = min(form.sums, channels - first)
-        taps = _taps(op, row_bytes, range(first, first + count))
-        code = _Code(form)
+        taps = taps_of(op, row_bytes, range(first, first + count))
+        code = Code(form)
         for offset in sorted(taps):
             if reads_words(board):
                 code.word(offset, taps)
@@ -111,7 +117,7 @@ def blocks(op: Convolution, board: Board, row_bytes: int) -> tuple[Block, ...]:
     return tuple(found)
 
 
-def _taps(op: Convolution, row_bytes: int, channels: range) -> Taps:
+def taps_of(op: Convolution, row_bytes: int, channels: range) -> Taps:
     """The weights of ``channels`` that are not zero, channels counted from the first of them."""
     taps: Taps = {}
     for channel in channels:
@@ -125,12 +131,12 @@ def _taps(op: Convolution, row_bytes: int, channels: range) -> Taps:
     return taps
 
 
-class _Code:
+class Code:
     """A block while it is written."""
 
-    def __init__(self, form: _Form) -> None:
+    def __init__(self, form: Form, place: int = 0) -> None:
         self.form = form
-        self.place = 0  # where offsets count from
+        self.place = place  # where offsets count from
         self.covered = 0  # by words: offsets below
         self.lines: list[list[str]] = []
         self.words: list[int] = []
@@ -138,7 +144,7 @@ class _Code:
 
     def tap(self, offset: int, weights: Mapping[int, int]) -> None:
         """Load the input at ``offset`` and add its products with the weights of the channels."""
-        self._load("TAP", offset)
+        self.load("TAP", offset)
         self.parts["product"] += len(weights)
         self.parts["product.long"] += sum(abs(weight) >= _SHORT for weight in weights.values())
         self.lines[-1] += [
@@ -149,7 +155,7 @@ class _Code:
         """Do the same for the four inputs from ``offset`` on, unless a word before holds it already."""
         if offset < self.covered:
             return
-        self._load("WORD", offset)
+        self.load("WORD", offset)
         self.covered = offset + TAPS
         found = [taps.get(offset + tap, {}) for tap in range(TAPS)]
         for channel in sorted(set().union(*found)):
@@ -169,7 +175,8 @@ class _Code:
             rest -= self.form.move
         self.place = place
 
-    def _load(self, command: str, offset: int) -> None:
+    def load(self, command: str, offset: int) -> None:
+        """Begin a line with the ``command`` that loads from ``offset``."""
         if not 0 <= offset - self.place <= self.form.reach:
             self.go_to(offset)
         self.lines.append([f"{command}({offset - self.place})"])

@@ -2209,9 +2209,9 @@ KERNEL void sums_nibble_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t
 
 /* kernel unrolled (uses keep) */
 /*
- * A convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up sums up a
- * window with straight-line code; right is the way from a window to the next one of a pool; down, across and below are those from where
- * such a row, a pool and a row of pools end to where the next one begins.
+ * But for AVRs: a convolution, and the max pool behind it if there is one, as code for one layer; with sums as convolve has them. sum_up
+ * sums up a window with straight-line code; right is the way from a window to the next one of a pool; down, across and below are those
+ * from where such a row, a pool and a row of pools end to where the next one begins.
  */
 #define CONVOLVE(sum_up, heads, height, width, channels, wide, pool_height, pool_width, right, down, across, below) \
     for (uint8_t y = height; y > 0; y--, in += below) { \
@@ -2232,70 +2232,224 @@ KERNEL void sums_nibble_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t
  * weights) adds a multiple of each, EVEN of the first and the third, ODD of the others; AHEAD and BACK move a. Four weights lie in two
  * words of a table: the first and the third, the second and the fourth.
  */
-#if defined(FOR_AVR) && defined(__AVR_HAVE_MUL__) && SUM_BYTES == 3
+#ifdef FOR_AVR
+/*
+ * There a whole layer is one function, of more commands (unroll_avr.py); sums are where a pool keeps the largest of a channel. Registers:
+ * six sums of two bytes, r2 to r13, with their third bytes, r18 to r23; a tap r17; a weight or an output r16; zero r15; rounds that are
+ * left: of the windows of a pool r14 and r25, of a row of outputs r24, of the rows on the stack; Z in, X out, Y sums.
+ */
+#ifdef __AVR__
 #define LOW_0 "r2"
+#define LOW_1 "r4"
+#define LOW_2 "r6"
+#define LOW_3 "r8"
+#define LOW_4 "r10"
+#define LOW_5 "r12"
 #define MIDDLE_0 "r3"
-#define HIGH_0 "r4"
-#define LOW_1 "r5"
-#define MIDDLE_1 "r6"
-#define HIGH_1 "r7"
-#define LOW_2 "r8"
-#define MIDDLE_2 "r9"
-#define HIGH_2 "r10"
-#define LOW_3 "r11"
-#define MIDDLE_3 "r12"
-#define HIGH_3 "r13"
-#define LOW_4 "r20"
-#define MIDDLE_4 "r21"
+#define MIDDLE_1 "r5"
+#define MIDDLE_2 "r7"
+#define MIDDLE_3 "r9"
+#define MIDDLE_4 "r11"
+#define MIDDLE_5 "r13"
+#define HIGH_0 "r18"
+#define HIGH_1 "r19"
+#define HIGH_2 "r20"
+#define HIGH_3 "r21"
 #define HIGH_4 "r22"
-#define LOW_5 "r23"
-#define MIDDLE_5 "r24"
-#define HIGH_5 "r25"
-#define NEW_1 "clr r2 \n\t clr r3 \n\t clr r4 \n\t"
-#define NEW_2 NEW_1 "clr r5 \n\t clr r6 \n\t clr r7 \n\t"
-#define NEW_3 NEW_2 "clr r8 \n\t clr r9 \n\t clr r10 \n\t"
-#define NEW_4 NEW_3 "clr r11 \n\t clr r12 \n\t clr r13 \n\t"
-#define NEW_5 NEW_4 "clr r20 \n\t clr r21 \n\t clr r22 \n\t"
-#define NEW_6 NEW_5 "clr r23 \n\t clr r24 \n\t clr r25 \n\t"
-#define KEEP_1 KEEP(r2, r3, r4, , 0)
-#define KEEP_2 KEEP_1 KEEP(r5, r6, r7, , 3)
-#define KEEP_3 KEEP_2 KEEP(r8, r9, r10, , 6)
-#define KEEP_4 KEEP_3 KEEP(r11, r12, r13, , 9)
-#define KEEP_5 KEEP_4 KEEP(r20, r21, r22, , 12)
-#define KEEP_6 KEEP_5 KEEP(r23, r24, r25, , 15)
-#define TAP(offset) "ldd r16, Z+" #offset " \n\t"
+#define HIGH_5 "r23"
 #define AHEAD(bytes) "subi r30, lo8(-(" #bytes ")) \n\t sbci r31, hi8(-(" #bytes ")) \n\t"
 #define BACK(bytes) "subi r30, lo8(" #bytes ") \n\t sbci r31, hi8(" #bytes ") \n\t"
-#define PLUS(channel, weight) \
-    "ldi r18, " #weight " \n\t" \
-    "mul r16, r18 \n\t" \
-    "add " LOW_##channel ", r0 \n\t" \
-    "adc " MIDDLE_##channel ", r1 \n\t" \
+#define NEXT(count) "subi r28, lo8(-3*(" #count ")) \n\t sbci r29, hi8(-3*(" #count ")) \n\t"
+#define BIAS2(channel, bias) "ldi r16, lo8(" #bias ") \n\t ldi r17, hi8(" #bias ") \n\t movw " LOW_##channel ", r16 \n\t"
+#define BIAS3(channel, bias) BIAS2(channel, bias) "ldi " HIGH_##channel ", hlo8(" #bias ") \n\t"
+#define TAP(offset) "ldd r17, Z+" #offset " \n\t"
+#define TIMES(weight) "ldi r16, " #weight " \n\t mul r17, r16 \n\t"
+#define PLUS2(channel) "add " LOW_##channel ", r0 \n\t adc " MIDDLE_##channel ", r1 \n\t"
+#define PLUS(channel) PLUS2(channel) "adc " HIGH_##channel ", r15 \n\t"
+#define MINUS2(channel) "sub " LOW_##channel ", r0 \n\t sbc " MIDDLE_##channel ", r1 \n\t"
+#define MINUS(channel) MINUS2(channel) "sbc " HIGH_##channel ", r15 \n\t"
+#define MORE2(channel) "add " LOW_##channel ", r17 \n\t adc " MIDDLE_##channel ", r15 \n\t"
+#define MORE(channel) MORE2(channel) "adc " HIGH_##channel ", r15 \n\t"
+#define LESS2(channel) "sub " LOW_##channel ", r17 \n\t sbc " MIDDLE_##channel ", r15 \n\t"
+#define LESS(channel) LESS2(channel) "sbc " HIGH_##channel ", r15 \n\t"
+#define STORE(channel, place) \
+    "std Y+3*" #place ", " LOW_##channel " \n\t" \
+    "std Y+3*" #place "+1, " MIDDLE_##channel " \n\t" \
+    "std Y+3*" #place "+2, " HIGH_##channel " \n\t"
+/* Keeps a sum: past the negative ones, those that are larger. */
+#define LARGEST(channel, place, code) code
+#define POSITIVE2(channel) "sbrc " MIDDLE_##channel ", 7 \n\t rjmp 9f \n\t"
+#define POSITIVE3(channel) "sbrc " HIGH_##channel ", 7 \n\t rjmp 9f \n\t"
+#define LARGER2(channel, place) \
+    "ldd r16, Y+3*" #place " \n\t" \
+    "cp r16, " LOW_##channel " \n\t" \
+    "ldd r16, Y+3*" #place "+1 \n\t" \
+    "cpc r16, " MIDDLE_##channel " \n\t" \
+    "brsh 9f \n\t" \
+    "std Y+3*" #place ", " LOW_##channel " \n\t" \
+    "std Y+3*" #place "+1, " MIDDLE_##channel " \n" \
+    "9: \n\t"
+#define LARGER3(channel, place) \
+    "ldd r16, Y+3*" #place " \n\t" \
+    "cp r16, " LOW_##channel " \n\t" \
+    "ldd r16, Y+3*" #place "+1 \n\t" \
+    "cpc r16, " MIDDLE_##channel " \n\t" \
+    "ldd r16, Y+3*" #place "+2 \n\t" \
+    "cpc r16, " HIGH_##channel " \n\t" \
+    "brsh 9f \n\t" STORE(channel, place) "\n" \
+    "9: \n\t"
+#define TAKE2(place) \
+    "ldd r2, Y+3*" #place " \n\t" \
+    "ldd r3, Y+3*" #place "+1 \n\t" \
+    "std Y+3*" #place ", r15 \n\t" \
+    "std Y+3*" #place "+1, r15 \n\t"
+#define TAKE3(place) TAKE2(place) "ldd r18, Y+3*" #place "+2 \n\t std Y+3*" #place "+2, r15 \n\t"
+/* Requantises a sum, that of channel 0 where it was kept: the product's bytes from the second on are r17, the sum's first and third. */
+#define PUT(channel, multiplier, shift, code) code "\n 9: st X+, r16 \n\t"
+#define RELU2(channel) "clr r16 \n\t" POSITIVE2(channel)
+#define RELU3(channel) "clr r16 \n\t" POSITIVE3(channel)
+#define ZERO(channel) "clr " HIGH_##channel " \n\t"
+#define SCALE2(channel, multiplier) \
+    "ldi r16, " #multiplier " \n\t" \
+    "mul " LOW_##channel ", r16 \n\t" \
+    "mov r17, r1 \n\t" \
+    "mul " MIDDLE_##channel ", r16 \n\t" \
+    "add r17, r0 \n\t" \
+    "adc r1, r15 \n\t" \
+    "mov " LOW_##channel ", r1 \n\t"
+#define SCALE3(channel, multiplier) \
+    "ldi r16, " #multiplier " \n\t" \
+    "mul " LOW_##channel ", r16 \n\t" \
+    "mov r17, r1 \n\t" \
+    "mul " HIGH_##channel ", r16 \n\t" \
+    "mov " LOW_##channel ", r0 \n\t" \
+    "mov " HIGH_##channel ", r1 \n\t" \
+    "mul " MIDDLE_##channel ", r16 \n\t" \
+    "add r17, r0 \n\t" \
+    "adc " LOW_##channel ", r1 \n\t" \
     "adc " HIGH_##channel ", r15 \n\t"
-#define MINUS(channel, weight) \
-    "ldi r18, " #weight " \n\t" \
-    "mul r16, r18 \n\t" \
-    "sub " LOW_##channel ", r0 \n\t" \
-    "sbc " MIDDLE_##channel ", r1 \n\t" \
-    "sbc " HIGH_##channel ", r15 \n\t"
-#define SUMS(count, commands) \
+#define LEFT2(channel) "lsl r17 \n\t rol " LOW_##channel " \n\t"
+#define LEFT3(channel) LEFT2(channel) "rol " HIGH_##channel " \n\t"
+#define RIGHT(channel) "lsr " HIGH_##channel " \n\t ror " LOW_##channel " \n\t"
+#define CARRY3(channel) "adc " LOW_##channel ", r15 \n\t adc " HIGH_##channel ", r15 \n\t"
+#define CARRY2(channel) "adc " LOW_##channel ", r15 \n\t mov r16, " LOW_##channel " \n\t"
+#define ROUND3(channel) "lsl r17 \n\t" CARRY3(channel)
+#define ROUND2(channel) "lsl r17 \n\t" CARRY2(channel)
+#define LIMIT(channel) "mov r16, " LOW_##channel " \n\t cpse " HIGH_##channel ", r15 \n\t ldi r16, 255 \n\t"
+/* The same for any shift: the product's bytes are r17, and the sum's. */
+#define MULTIPLY(channel, multiplier) \
+    "ldi r16, " #multiplier " \n\t" \
+    "mul " LOW_##channel ", r16 \n\t" \
+    "mov r17, r0 \n\t" \
+    "mov " LOW_##channel ", r1 \n\t" \
+    "mul " MIDDLE_##channel ", r16 \n\t" \
+    "add " LOW_##channel ", r0 \n\t" \
+    "mov " MIDDLE_##channel ", r1 \n\t" \
+    "adc " MIDDLE_##channel ", r15 \n\t" \
+    "mul " HIGH_##channel ", r16 \n\t" \
+    "add " MIDDLE_##channel ", r0 \n\t" \
+    "mov " HIGH_##channel ", r1 \n\t" \
+    "adc " HIGH_##channel ", r15 \n\t"
+#define ONE_BIT(channel) \
+    "lsr " HIGH_##channel " \n\t" \
+    "ror " MIDDLE_##channel " \n\t" \
+    "ror " LOW_##channel " \n\t" \
+    "ror r17 \n\t"
+#define SHIFT(channel, bits) "ldi r16, " #bits " \n 8: " ONE_BIT(channel) "dec r16 \n\t brne 8b \n\t"
+#define HALF(channel) \
+    "sec \n\t" \
+    "adc r17, r15 \n\t" \
+    "adc " LOW_##channel ", r15 \n\t" \
+    "adc " MIDDLE_##channel ", r15 \n\t" \
+    "adc " HIGH_##channel ", r15 \n\t" ONE_BIT(channel)
+#define LIMIT4(channel) \
+    "or " LOW_##channel ", " MIDDLE_##channel " \n\t" \
+    "or " LOW_##channel ", " HIGH_##channel " \n\t" \
+    "mov r16, r17 \n\t" \
+    "cpse " LOW_##channel ", r15 \n\t" \
+    "ldi r16, 255 \n\t"
+#define IF_SEVERAL(count, code) ".if " #count " > 1 \n\t" code ".endif \n\t"
+#define ROUNDS(label, move, counter) move "dec " counter " \n\t breq 5f \n\t %~jmp " label "b \n 5: \n\t"
+#define LAYER(height, width, pool_height, pool_width, kept, window, right, down, puts, across, below) \
     { \
-        register uint8_t flag_ __asm__("r14") = larger; \
-        __asm__ volatile("clr r15 \n\t" \
-                         NEW_##count \
-                         commands \
-                         "movw r18, r30 \n\t" \
-                         "movw r30, r26 \n\t" \
-                         "bst r14, 0 \n\t" \
-                         KEEP_##count \
-                         "movw r30, r18 \n\t" \
-                         "adiw r26, 3 * " #count " \n\t" \
+        register sum_t *place_ __asm__("r20") = sums; \
+        __asm__ volatile("push r28 \n\t" \
+                         "push r29 \n\t" \
+                         "movw r28, r20 \n\t" \
+                         "clr r15 \n\t" \
+                         ".if " #kept " \n\t" \
+                         "movw r16, r30 \n\t" \
+                         "movw r30, r28 \n\t" \
+                         "ldi r24, lo8(3*" #kept ") \n\t" \
+                         "ldi r25, hi8(3*" #kept ") \n" \
+                         "1: st Z+, r15 \n\t" \
+                         "sbiw r24, 1 \n\t" \
+                         "brne 1b \n\t" \
+                         "movw r30, r16 \n\t" \
+                         ".endif \n\t" \
+                         IF_SEVERAL(height, "ldi r16, " #height " \n\t push r16 \n 1: \n\t") \
+                         IF_SEVERAL(width, "ldi r24, " #width " \n 2: \n\t") \
+                         IF_SEVERAL(pool_height, "ldi r25, " #pool_height " \n 3: \n\t") \
+                         IF_SEVERAL(pool_width, "ldi r16, " #pool_width " \n\t mov r14, r16 \n 4: \n\t") \
+                         window \
+                         IF_SEVERAL(pool_width, ROUNDS("4", right, "r14")) \
+                         IF_SEVERAL(pool_height, ROUNDS("3", down, "r25")) \
+                         puts \
+                         IF_SEVERAL(width, ROUNDS("2", across, "r24")) \
+                         IF_SEVERAL(height, below "pop r16 \n\t dec r16 \n\t breq 5f \n\t push r16 \n\t %~jmp 1b \n 5: \n\t") \
+                         "pop r29 \n\t" \
+                         "pop r28 \n\t" \
                          "clr __zero_reg__" \
-                         : "+z"(a), "+x"(sums) \
-                         : "r"(flag_) \
-                         : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r15", "r16", "r17", \
-                           "r18", "r19", "r20", "r21", "r22", "r23", "r24", "r25", "memory"); \
+                         : "+z"(in), "+x"(out), "+r"(place_) \
+                         : \
+                         : "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "r16", \
+                           "r17", "r18", "r19", "r22", "r23", "r24", "r25", "memory"); \
+        (void)requantise; /* which only layers with outputs of 16 bits need */ \
     }
+#else
+#define AHEAD(bytes) in += bytes;
+#define BACK(bytes) in -= bytes;
+#define NEXT(count) sums += count;
+#define BIAS2(channel, bias) sum_##channel = bias;
+#define BIAS3(channel, bias) sum_##channel = bias;
+#define TAP(offset) tap = in[offset];
+#define TIMES(weight) product = weight * tap;
+#define PLUS2(channel) sum_##channel += product;
+#define PLUS(channel) sum_##channel += product;
+#define MINUS2(channel) sum_##channel -= product;
+#define MINUS(channel) sum_##channel -= product;
+#define MORE2(channel) sum_##channel += tap;
+#define MORE(channel) sum_##channel += tap;
+#define LESS2(channel) sum_##channel -= tap;
+#define LESS(channel) sum_##channel -= tap;
+#define STORE(channel, place) keep(&sums[place], sum_##channel, 0);
+#define LARGEST(channel, place, code) keep(&sums[place], sum_##channel, 1);
+#define TAKE2(place) sum_0 = sums[place], sums[place] = 0;
+#define TAKE3(place) sum_0 = sums[place], sums[place] = 0;
+#define PUT(channel, multiplier, shift, code) out = clamped(out, scaled(sum_##channel * multiplier, shift), 0);
+#define LAYER(height, width, pool_height, pool_width, kept, window, right, down, puts, across, below) \
+    { \
+        sum_t sum_0 = 0, sum_1 = 0, sum_2 = 0, sum_3 = 0, sum_4 = 0, sum_5 = 0; \
+        int tap = 0, product = 0; \
+        (void)tap, (void)product, (void)sum_0, (void)sum_1, (void)sum_2, (void)sum_3, (void)sum_4, (void)sum_5, (void)sums, (void)out; \
+        for (sum_t *place = sums, *end = sums + kept; place != end; place++) { \
+            keep(place, 0, 0); \
+        } \
+        for (uint8_t y = height; y > 0; y--) { \
+            for (uint8_t x = width; x > 0; x--) { \
+                for (uint8_t v = pool_height; v > 0; v--) { \
+                    for (uint8_t u = pool_width; u > 0; u--) { \
+                        window right \
+                    } \
+                    down \
+                } \
+                puts across \
+            } \
+            below \
+        } \
+        (void)requantise; \
+    }
+#endif
 #else
 #define NEW_1 sum_t sum_0 = 0;
 #define NEW_2 NEW_1 sum_t sum_1 = 0;
