@@ -1,16 +1,16 @@
 """What zeros save on the device: a network beside itself with most of its weights zero, in cycles and in bytes of weights.
 
 The network is compiled from its ONNX file as `sparse-mcu compile` does, or has random weights and no padding: the largest plain
-one that fits an Arduino Uno (`plain`), or one for small images with a 3x3 convolution of 16 input channels (`wide`) or of three
-convolutions (`deep`); then the smallest weights of every layer become zero, as many as --zeros
+one that fits an Arduino Uno (`plain`), a small LeNet (`lenet`), or one for small images with a 3x3 convolution of 16 input
+channels (`wide`) or of three convolutions (`deep`); then the smallest weights of every layer become zero, as many as --zeros
 says. Nothing is trained again: what the weights are does not matter here, only where they are. Both networks run on the first
 test images on every board, and every logit is compared with the interpreter's. Bytes of weights are all that lies in flash for
 a convolution besides the kernels that layers share: values, indices, biases, scales, and code of its own. With --bits 4 both
 networks have only the upper four bits of every weight, with --bits 2 they are rounded to -1, 0 and 1 as training does; the
 code generator then stores so many bits.
 
-    python benchmarks/sparse.py refB.onnx|plain|wide|deep mnist.npz [--zeros 0.8] [--bits 2|4] [--images 20] [--boards NAME ...]
-                                [--optimise size ...]
+    python benchmarks/sparse.py refB.onnx|plain|lenet|wide|deep mnist.npz [--zeros 0.8] [--bits 2|4] [--images 20]
+                                [--boards NAME ...] [--optimise size ...]
 
 Exit status 1 where a logit differs, or the sparse network takes more than 35 % of the cycles or 40 % of the bytes.
 """
@@ -42,7 +42,7 @@ from sparse_mcu.space.plain import plain
 INPUT_RANGE = (0.0, 1.0)  # what the reference networks were trained on
 MOST_CYCLES = 0.35  # of the dense network's
 MOST_BYTES = 0.40
-SMALL = {"wide": (16, 12), "deep": (8, 10, 12)}  # channels of convolutions
+SMALL = {"lenet": (4, 8), "wide": (16, 12), "deep": (8, 10, 12)}  # channels of convolutions
 STACK = 256  # bytes of the RAM that a plain network leaves to the stack and to sums
 
 
@@ -63,11 +63,16 @@ def compiled(network: str, data: str, target: Target) -> tuple[IntegerGraph, Dat
 
 
 def _small(dataset: Dataset, network: str) -> Architecture:
-    """Return the convolutions that ``network`` stands for, behind means of 2x2; a max pool follows the first, in `wide` each."""
-    convs = [Conv("regular", (3, 3), channels, padding="valid") for channels in SMALL[network]]
-    pool = Pool("max", (2, 2))
-    blocks = (Block((convs[0],), pool), Block(tuple(convs[1:]), pool if network == "wide" else None))
-    return Architecture(dataset.input_shape, dataset.classes, blocks, downsample=Pool("average", (2, 2)))
+    """Return the convolutions that ``network`` stands for, 5x5 in a LeNet, else 3x3 behind means of 2x2.
+
+    A max pool follows the first, and the last but in `deep`.
+    """
+    lenet, pool = network == "lenet", Pool("max", (2, 2))
+    kernel = (5, 5) if lenet else (3, 3)
+    convs = [Conv("regular", kernel, channels, padding="valid") for channels in SMALL[network]]
+    blocks = (Block((convs[0],), pool), Block(tuple(convs[1:]), None if network == "deep" else pool))
+    downsample = None if lenet else Pool("average", (2, 2))
+    return Architecture(dataset.input_shape, dataset.classes, blocks, downsample=downsample)
 
 
 def cut(graph: IntegerGraph, bits: int) -> IntegerGraph:
@@ -125,7 +130,7 @@ def compare(dense: IntegerGraph, sparse: IntegerGraph, target: Target, data: Dat
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A network beside itself with most of its weights zero, on simulated boards.")
-    parser.add_argument("network", help="an ONNX file, plain, wide or deep")
+    parser.add_argument("network", help="an ONNX file, plain, lenet, wide or deep")
     parser.add_argument("data", help="the data set it was trained on")
     parser.add_argument("--zeros", type=float, default=0.8, help="share of every layer's weights")
     parser.add_argument("--bits", type=int, choices=(2, 4, 8), default=8, help="of a weight")

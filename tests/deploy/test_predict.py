@@ -15,15 +15,15 @@ from sparse_mcu.deploy.encode import BITMAPS, CRUMBS, GAPS, WORD_TAPS
 from sparse_mcu.deploy.events import events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import generate
-from sparse_mcu.deploy.kernel_costs import measured_costs
-from sparse_mcu.deploy.predict import predict
+from sparse_mcu.deploy.kernel_costs import kernel_costs, measured_costs
+from sparse_mcu.deploy.predict import candidates, fitted, flash_bytes, predict
 from sparse_mcu.deploy.program import Program, Step, lower
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.stages import stages
 from sparse_mcu.deploy.target import Optimise, Target
 from sparse_mcu.deploy.verification import verify
 from sparse_mcu.errors import BoardError, UserError
-from sparse_mcu.quant.graph import Add, AveragePool2d, Conv2d, DepthwiseConv2d, MaxPool2d, TensorType
+from sparse_mcu.quant.graph import INPUT, Add, AveragePool2d, Conv2d, DepthwiseConv2d, IntegerGraph, MaxPool2d, TensorType
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
 WITHOUT_MULTIPLIER = ("avr25", "rv32ec")
@@ -90,6 +90,30 @@ def test_predictions_hold_for_every_setting(name: str, seed: int, optimise: Opti
     assert found.measured is not None and found.mismatches == 0
     assert 0 <= found.predicted_ram_bytes - found.measured.ram_bytes <= 16
     assert abs(found.predicted_flash_bytes - found.measured.flash_bytes) <= max(64, 0.03 * found.measured.flash_bytes)
+
+
+def half_empty(zeros: float) -> IntegerGraph:
+    """A convolution of 24 channels of 5x5x12 taps, a share of them zero, and two logits."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(8, 100, (24, 5, 5, 12)) * (rng.random((24, 5, 5, 12)) >= zeros)
+    ops = tuple(
+        Conv2d(name, (source,), kept.astype(np.int8), *(np.full(len(kept), value, np.int32) for value in (1, 128, 20)))
+        for name, source, kept in (("conv", INPUT, weights), ("logits", "conv", np.ones((2, 8, 8, 24))))
+    )
+    types = ((INPUT, (12, 12, 12), "uint8"), ("conv", (8, 8, 24), "uint8"), ("logits", (1, 1, 2), "int16"))
+    return IntegerGraph(ops, {name: TensorType(shape, dtype, 1.0) for name, shape, dtype in types})
+
+
+@pytest.mark.parametrize(
+    ("name", "zeros", "expected"), [("arduino-uno", 0.5, True), ("nucleo-f446", 0.8, False), ("ch32v003", 0.8, True)]
+)
+def test_balanced_takes_bitmaps_where_they_cost_little_time(name: str, zeros: float, expected: bool) -> None:
+    """The least flash has them on all of these; the Cortex-M4 takes twice the time with them for a sixteenth of the flash."""
+    graph, target = half_empty(zeros), Target(board(name), ram_bytes=1 << 20)
+    costs = kernel_costs(target.board)
+    least = min(candidates(graph, target, costs, ()), key=lambda program: flash_bytes(program, costs))
+    assert least.encodings["conv"] == "bitmap"
+    assert (fitted(graph, target, costs).encodings["conv"] == "bitmap") is expected
 
 
 def test_an_unknown_setting_is_refused() -> None:

@@ -61,6 +61,7 @@ FEW_BITS = (*NIBBLES, *CRUMBS)  # encodings that hold only small weights
 GAPS: tuple[Encoding, ...] = ("gaps", "nibble_gaps", "crumb_gaps")
 BITMAPS: tuple[Encoding, ...] = ("bitmap", "nibble_bitmap")
 ON_ANY_CORE: tuple[Encoding, ...] = ("gaps", "bitmap", *FEW_BITS)  # besides one of DENSE
+WITHOUT_BITMAPS = tuple(encoding for encoding in ON_ANY_CORE if encoding not in BITMAPS)
 WORD_TAPS = 4  # of words
 NIBBLE = (-8, 7)  # the least and the largest
 CRUMB = (-1, 1)

@@ -7,12 +7,12 @@ a tap, a weight that is zero (``events``). tools/measure_kernels.py measures the
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from sparse_mcu.deploy.encode import ON_ANY_CORE, Encoding, encode
+from sparse_mcu.deploy.encode import BITMAPS, ON_ANY_CORE, WITHOUT_BITMAPS, Encoding, encode
 from sparse_mcu.deploy.events import events, stream_events, unrolled_parts
 from sparse_mcu.deploy.kernel_costs import KernelCosts, kernel_costs
 from sparse_mcu.deploy.program import Program, Step, check_constants, lower
 from sparse_mcu.deploy.stream import Line, streamable
-from sparse_mcu.deploy.target import Target
+from sparse_mcu.deploy.target import Optimise, Target
 from sparse_mcu.deploy.unroll import can_unroll, reads_words
 from sparse_mcu.quant.graph import (
     Add,
@@ -23,6 +23,7 @@ from sparse_mcu.quant.graph import (
 )
 
 WORD_BYTES = 4  # of the table of straight-line code
+TIME_WEIGHT = 0.25  # of "balanced": half the cycles are worth a sixth of the flash
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,20 @@ def predict(graph: IntegerGraph, target: Target) -> Prediction:
     return predict_program(program, costs)
 
 
-def fitted(graph: IntegerGraph, target: Target, costs: KernelCosts) -> Program:
-    """Return the program for ``graph`` that suits ``target`` best: the fastest within its RAM, of ``size`` the smallest.
+def of_whole_images(graph: IntegerGraph, target: Target) -> list[Prediction]:
+    """Return what each program that comes into question for ``target`` takes, where there is RAM for whole images.
 
-    It takes whole images if that fits, else rows. If nothing fits, it is the one that takes least RAM.
+    Raises BoardError if the core of the board has not been measured.
+    """
+    costs = kernel_costs(target.board)
+    return [predict_program(program, costs) for program in candidates(graph, target, costs, ())]
+
+
+def fitted(graph: IntegerGraph, target: Target, costs: KernelCosts) -> Program:
+    """Return the program for ``graph`` that suits ``target`` best of those within its RAM.
+
+    That is the fastest for ``speed``, the smallest for ``size``, and in between for ``balanced``. It takes whole images if that
+    fits, else rows. If nothing fits, it is the one that takes least RAM.
     """
     whole = [(program, predict_program(program, costs)) for program in candidates(graph, target, costs, ())]
     fits = [found for found in whole if found[1].ram_bytes <= target.ram_limit]
@@ -70,20 +81,35 @@ def fitted(graph: IntegerGraph, target: Target, costs: KernelCosts) -> Program:
         fits = [found for found in rows if found[1].ram_bytes <= target.ram_limit]
         if not fits:
             return min([*whole, *rows], key=lambda found: found[1].ram_bytes)[0]
-    return min(fits, key=lambda found: found[1].flash_bytes if target.optimise == "size" else found[1].cycles)[0]
+    return min(fits, key=lambda found: _price(found[1], target.optimise))[0]
+
+
+def _price(prediction: Prediction, optimise: Optimise) -> float:
+    """Return what is to be as little as possible."""
+    match optimise:
+        case "size":
+            return prediction.flash_bytes
+        case "balanced":
+            return float(prediction.flash_bytes * prediction.cycles**TIME_WEIGHT)
+        case "speed":
+            return prediction.cycles
 
 
 def candidates(graph: IntegerGraph, target: Target, costs: KernelCosts, lines: Sequence[Line]) -> Iterable[Program]:
     """Yield the programs that come into question for ``target`` where layers with ``lines`` are streamed."""
-    balanced = lower(graph, target.board, costs, lines=lines)
-    match target.optimise:
-        case "balanced":
-            yield balanced
-        case "size":
-            single = lower(graph, target.board, costs, in_pairs=False, lines=lines)
-            yield from (balanced, single, *(_with_means(program, costs) for program in (balanced, single)))
-        case "speed":
-            yield _faster(balanced, target, costs)
+    paired = [lower(graph, target.board, costs, lines=lines)]
+    if target.optimise == "size":
+        single = lower(graph, target.board, costs, in_pairs=False, lines=lines)
+        yield from (*paired, single, *(_with_means(program, costs) for program in (*paired, single)))
+        return
+    if not set(BITMAPS).isdisjoint(paired[0].encodings.values()):  # few bytes, but most cores take their time with them
+        paired.append(lower(graph, target.board, costs, lines=lines, known=WITHOUT_BITMAPS))
+    if target.optimise == "balanced":
+        yield from paired
+        return
+    for number, program in enumerate(paired):
+        if number == 0 or predict_program(program, costs).flash_bytes <= target.flash_limit:
+            yield _faster(program, target, costs)
 
 
 def _with_means(program: Program, costs: KernelCosts) -> Program:

@@ -132,6 +132,7 @@ def lower(
     in_pairs: bool = True,  # sum up windows two at a time where there are two: faster, and more code
     lines: Sequence[Line] = (),  # of the layers to stream: the first of those that stream.streamable returns
     encodings: Mapping[str, Encoding] | None = None,  # of all convolutions by name, and of average pools that are unrolled
+    known: Sequence[Encoding] = ON_ANY_CORE,  # besides that of all weights, where no ``encodings`` are given
 ) -> Program:
     """Return ``graph`` as a program for ``board``.
 
@@ -152,7 +153,7 @@ def lower(
         paired = in_pairs and _any_pairs(found, tensors, {op.name: dense for op in convolutions})
         code = {
             encoding: 0 if costs is None else costs.code[variant(f"sums_{encoding}", size, padded, paired)]
-            for encoding in (dense, *ON_ANY_CORE)
+            for encoding in (dense, *known)
         }
         weights = encode_network(convolutions, head_bytes, code)
     else:

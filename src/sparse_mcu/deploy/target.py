@@ -21,8 +21,8 @@ def parse_optimise(name: str) -> Optimise:
 class Target:
     """A board with a budget. Any board will do for "balanced", the others need one whose core has been measured.
 
-    Size is the least flash; balanced the least flash for weights, with kernels that compute two windows at a time; speed the
-    fewest cycles that the flash has room for.
+    Size is the least flash; balanced has kernels that compute two windows at a time and weights in few bytes, but not at any
+    price in time; speed is the fewest cycles that the flash has room for.
     """
 
     board: Board
