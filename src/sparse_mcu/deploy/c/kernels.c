@@ -2431,7 +2431,8 @@ KERNEL void sums_nibble_bitmap(const uint8_t *a, const uint8_t *b, const uint8_t
     { \
         sum_t sum_0 = 0, sum_1 = 0, sum_2 = 0, sum_3 = 0, sum_4 = 0, sum_5 = 0; \
         int tap = 0, product = 0; \
-        (void)tap, (void)product, (void)sum_0, (void)sum_1, (void)sum_2, (void)sum_3, (void)sum_4, (void)sum_5, (void)sums, (void)out; \
+        (void)tap, (void)product, (void)sum_0, (void)sum_1, (void)sum_2, (void)sum_3, (void)sum_4, (void)sum_5; \
+        (void)in, (void)out, (void)sums; \
         for (sum_t *place = sums, *end = sums + kept; place != end; place++) { \
             keep(place, 0, 0); \
         } \
