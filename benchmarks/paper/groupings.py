@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import NearestNeighbors
 
 from sparse_mcu.data.dataset import Split
 from sparse_mcu.nn.network import Network
@@ -52,10 +52,8 @@ def main() -> None:
 
 def neighbours(known: np.ndarray, asked: np.ndarray) -> np.ndarray:
     """Return the index of the image of ``known`` (N, ...) nearest to each of ``asked`` (M, ...)."""
-    classifier = KNeighborsClassifier(1, algorithm="brute").fit(
-        known.reshape(len(known), -1) / np.float32(255), np.zeros(len(known))
-    )
-    return classifier.kneighbors(asked.reshape(len(asked), -1) / np.float32(255), return_distance=False)[:, 0]
+    known, asked = (images.reshape(len(images), -1) / np.float32(255) for images in (known, asked))
+    return NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(asked, return_distance=False)[:, 0]
 
 
 def trained(data: Split, validation: Split, width: int, steps: int, seed: int) -> tuple[int, float]:

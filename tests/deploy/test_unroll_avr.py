@@ -161,7 +161,7 @@ def test_every_shift_rounds_as_the_interpreter_does(window: tuple[int, int] | No
     ops = [Conv2d("conv", (INPUT,), weights, bias, multiplier, shift)]
     tensors = {INPUT: TensorType((4, 4, 4), "uint8", 1.0), "conv": TensorType((4, 4, channels), "uint8", 1.0)}
     if window is not None:
-        ops.append(MaxPool2d("pool", ("conv",), window))  # type: ignore[arg-type]
+        ops.append(MaxPool2d("pool", ("conv",), window))
         tensors["pool"] = TensorType((4 // window[0], 4 // window[1], channels), "uint8", 1.0)
     last = ops[-1].name
     rows, columns, _ = tensors[last].shape

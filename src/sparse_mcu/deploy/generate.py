@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 import jinja2
 
+from sparse_mcu.deploy import unroll_avr
 from sparse_mcu.deploy.access import tensor_bytes
 from sparse_mcu.deploy.kernel_costs import kernel_costs, measured_costs
 from sparse_mcu.deploy.kernels import sections
@@ -20,7 +21,6 @@ from sparse_mcu.deploy.source import PREFIX, CSource
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.target import Target
 from sparse_mcu.deploy.unroll import convolution, form_name, form_of, means, reads_words
-from sparse_mcu.deploy.unroll_avr import body
 from sparse_mcu.errors import UserError
 from sparse_mcu.quant.graph import (
     INPUT,
@@ -230,7 +230,9 @@ def _functions(program: Program, step: Step) -> list[str]:
         ]
     convolve = f"convolve_{step.name}(const uint8_t *in, uint8_t *out, sum_t *sums)"
     if program.board.is_avr:
-        return [_function(convolve, list(_wrapped(body(step.stage, step.name, form_of(program.board), source, output))))]
+        return [
+            _function(convolve, list(_wrapped(unroll_avr.body(step.stage, step.name, form_of(program.board), source, output))))
+        ]
     lines, tables = [], []
     if reads_words(program.board):
         words = [f"0x{word:08x}u" for block in step.blocks for word in block.words]

@@ -55,7 +55,7 @@ def predict(graph: IntegerGraph, target: Target) -> Prediction:
     return predict_program(program, costs)
 
 
-def of_whole_images(graph: IntegerGraph, target: Target) -> list[Prediction]:
+def whole_image_predictions(graph: IntegerGraph, target: Target) -> list[Prediction]:
     """Return what each program that comes into question for ``target`` takes, where there is RAM for whole images.
 
     Raises BoardError if the core of the board has not been measured.

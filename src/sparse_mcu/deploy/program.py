@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from sparse_mcu.deploy import unroll_avr
 from sparse_mcu.deploy.access import item_bytes, tensor_bytes, twice
 from sparse_mcu.deploy.boards import Board
 from sparse_mcu.deploy.encode import ON_ANY_CORE, EncodedWeights, Encoding, encode, encode_network, sum_bytes
@@ -22,7 +23,6 @@ from sparse_mcu.deploy.plan import MemoryPlan, plan
 from sparse_mcu.deploy.stages import Stage
 from sparse_mcu.deploy.stream import Line, running
 from sparse_mcu.deploy.unroll import Block, blocks, form_of, loops, mean_kernel, reads_words
-from sparse_mcu.deploy.unroll_avr import layer
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.graph import (
     Add,
@@ -239,7 +239,7 @@ def _unrolled(step: Step, board: Board) -> Step:
     if not board.is_avr:
         found = blocks(op, board, math.prod(source.shape[1:]))
         return dataclasses.replace(step, struct="", kernels=("unrolled",), fields={}, blocks=found)
-    found = layer(step.stage, form_of(board), source, output).blocks
+    found = unroll_avr.layer(step.stage, form_of(board), source, output).blocks
     weights = step.weights
     if weights is not None and not _wide(output):
         weights = dataclasses.replace(weights, heads=())  # they are operands

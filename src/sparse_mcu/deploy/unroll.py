@@ -185,16 +185,22 @@ class Code:
 
 def convolution(stage: Stage, name: str, source: TensorType, output: TensorType) -> str:
     """Return the body of the function for a convolution: the loops over its windows."""
-    op = stage.op
-    assert isinstance(op, Convolution)
-    _, in_width, pixel = source.shape
     _, width, _ = output.shape
     pool_height, pool_width = stage.windows
-    right, down = op.stride[1] * pixel, op.stride[0] * in_width * pixel
-    across, below = pool_width * right, pool_height * down
+    right, down, across, below = offsets(stage, source)
     ways = (right, down - pool_width * right, across - pool_height * down, below - width * across)
     numbers = (*output.shape, int(output.dtype == "int16"), pool_height, pool_width, *ways)
     return f"CONVOLVE(unrolled_{name}, heads_{name}, {', '.join(map(str, numbers))})"
+
+
+def offsets(stage: Stage, source: TensorType) -> tuple[int, int, int, int]:
+    """Return how many bytes of the input lie from a window to the next one right and down, and from an output to those."""
+    op = stage.op
+    assert isinstance(op, Convolution)
+    _, in_width, pixel = source.shape
+    pool_height, pool_width = stage.windows
+    right, down = op.stride[1] * pixel, op.stride[0] * in_width * pixel
+    return right, down, pool_width * right, pool_height * down
 
 
 def loops(stage: Stage, output: TensorType) -> int:

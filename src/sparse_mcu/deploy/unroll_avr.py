@@ -21,7 +21,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from sparse_mcu.deploy.stages import Stage
-from sparse_mcu.deploy.unroll import Block, Code, Form, Taps, taps_of
+from sparse_mcu.deploy.unroll import Block, Code, Form, Taps, offsets, taps_of
 from sparse_mcu.quant.graph import Convolution, TensorType
 
 INPUT = 255  # the largest
@@ -219,13 +219,9 @@ def body(stage: Stage, name: str, form: Form, source: TensorType, output: Tensor
 
 def ways(stage: Stage, source: TensorType, output: TensorType, place: int) -> list[str]:
     """Return the moves at the end of the loops, from the inside out: right, down, across, below; a loop of one round has none."""
-    op = stage.op
-    assert isinstance(op, Convolution)
-    _, in_width, pixel = source.shape
     height, width, _ = output.shape
     pool_height, pool_width = stage.windows
-    right, down = op.stride[1] * pixel, op.stride[0] * in_width * pixel
-    across, below = pool_width * right, pool_height * down
+    right, down, across, below = offsets(stage, source)
     levels = (
         (pool_width, right - place),
         (pool_height, down - pool_width * right),

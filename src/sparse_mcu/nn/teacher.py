@@ -92,7 +92,9 @@ def affordable(
         return min(fitting, most_steps(len(images))) if fitting >= FEWEST_STEPS else 0
 
     finely = steps(fine=True)
-    return Effort(finely, fine=True) if finely >= LONG else Effort(steps(fine=False), fine=False)
+    if finely >= LONG or max(images.shape[2:]) <= COARSE_MAP:  # small images are read pixel by pixel either way
+        return Effort.of(finely)
+    return Effort(steps(fine=False), fine=False)
 
 
 def keeps_classes_mirrored(

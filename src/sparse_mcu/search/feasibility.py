@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sparse_mcu.cost import layer_sizes
 from sparse_mcu.deploy.boards import Board
-from sparse_mcu.deploy.predict import of_whole_images, predict
+from sparse_mcu.deploy.predict import predict, whole_image_predictions
 from sparse_mcu.deploy.target import Target
 from sparse_mcu.nn.compact import compact
 from sparse_mcu.nn.folded import FoldedLayer, FoldedNetwork
@@ -54,7 +54,7 @@ class Feasibility:
     def _shortfalls(self, architecture: Architecture) -> Iterator[Shortfall]:
         network, budget = _emptied(architecture), self._budget
         graph = quantise(network, np.zeros((1, *architecture.input_shape), np.uint8))
-        ways = of_whole_images(graph, Target(self._board))  # streaming takes more flash and cycles
+        ways = whole_image_predictions(graph, Target(self._board))  # streaming takes more flash and cycles
         smallest, fastest = min(ways, key=lambda way: way.least_flash_bytes), min(ways, key=lambda way: way.cycles)
         ram_bytes = min(way.least_ram_bytes for way in ways)
         if ram_bytes > budget.ram_bytes:
