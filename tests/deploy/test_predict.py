@@ -203,6 +203,11 @@ class Convolving:
     def alone(self) -> str:
         return f"{self.encoding}{self.program.sum_bytes}.alone{self.kind}"
 
+    @property
+    def pair(self) -> str:
+        padded = ".padded" if self.program.padded and self.encoding in BITMAPS else ""
+        return f"{self.encoding}{self.program.sum_bytes}.pair{padded}"
+
     def visit(self, found: Counter[str], y: int, x: int) -> None:
         found[f"window{self.kind}"] += 1
         rows, columns = self.inside(y, 0), self.inside(x, 1)
@@ -221,7 +226,7 @@ class Convolving:
 
     def sum(self, found: Counter[str], what: str, rows: list[bool], columns: list[bool]) -> None:
         pixel, channels = self.source.shape[2], len(self.op.bias)
-        name = self.alone if what == "alone" else f"{self.encoding}{self.program.sum_bytes}.pair"
+        name = self.alone if what == "alone" else self.pair
         found[name] += 1
         together = 2 if self.encoding in ("pairs", "words") else 1
         groups = -(-channels // together)

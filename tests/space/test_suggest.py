@@ -196,6 +196,14 @@ def test_what_lies_outside_the_limits_is_named(outside: Architecture, message: s
     assert not contains(LIMITS, outside)
 
 
+@pytest.mark.parametrize(("fixed", "lacking"), [("blocks", "block2.convs"), ("convs", "block0.conv1.kind")])
+def test_fewer_parts_than_the_limits_fix_lie_outside(fixed: str, lacking: str) -> None:
+    limits = dataclasses.replace(LIMITS, **{fixed: (3,)})
+    with pytest.raises(ArchitectureError, match=f"lacks '{lacking}'"):
+        assignment(limits, FULL)
+    assert not contains(limits, FULL)
+
+
 def test_the_limits_of_ram_and_weights_are_exact() -> None:
     network = layers(FULL)
     peak, weights = peak_activations(network).bytes, sum(layer.weights for layer in network)

@@ -201,14 +201,16 @@ def _sum_events(program: Program, step: Step, op: Convolution, windows: _Windows
         case "pairs" | "channels" | "nibbles" | "crumbs":
             taps, lone_taps = pair_rows * width * pixel, lone_taps * pixel
     name = f"{encoding}{program.sum_bytes}"
-    found = _loops(f"{name}.pair", (windows.pairs, windows.pairs * groups, pair_rows, taps))
+    # With so many values at hand, compilers put some on the stack where a kernel is also for windows that lie partly outside.
+    pair = f"{name}.pair{'.padded' if program.padded and encoding in BITMAPS else ''}"
+    found = _loops(pair, (windows.pairs, windows.pairs * groups, pair_rows, taps))
     alone = f"{name}.alone{_kind(program)}"
     found += _loops(alone, (windows.lone, windows.lone * groups, lone_rows, lone_taps))
     found["larger"] = (windows.pairs + windows.lone) * groups if step.stage.pool is not None else 0
     found.update({f"{alone}.inside.{part}": count for part, count in inside.items()})
     if encoding in (*BITMAPS, *CRUMBS):
         kept = _kept(op)
-        found[f"{name}.pair.weight"] = windows.pairs * int(kept.sum())
+        found[f"{pair}.weight"] = windows.pairs * int(kept.sum())
         found[f"{alone}.weight"] = windows.lone * int(kept.sum()) if encoding in BITMAPS else int((windows.taps * kept).sum())
     return found
 

@@ -103,6 +103,8 @@ def _assignment(limits: SpaceLimits, architecture: Architecture) -> tuple[tuple[
     active: dict[str, Value] = {}
 
     def read(dimension: Dimension) -> Value:
+        if dimension.name not in values:  # the limits fix how many blocks or convolutions there are, and here are fewer
+            raise ArchitectureError(f"the architecture lies outside these limits: it lacks {dimension.name!r}")
         active[dimension.name] = values[dimension.name]
         return active[dimension.name]
 
