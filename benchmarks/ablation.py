@@ -8,8 +8,9 @@
     no-morphism    children are trained from scratch, for as many steps
     no-stages      all of the time explores, from scratch
 
-DIR holds mnist.npz. Results are kept line by line and what is there is not measured again. Printed are the hypervolume within the
-budget of an Arduino Uno and the error of the best network on the validation split; the test split is not looked at.
+DIR holds mnist.npz. Results are kept line by line, each with its front, and what is there is not measured again. Printed are the
+hypervolume, as share of the box up to 5 % error and an Arduino Uno's RAM and flash, and the error of the best network, both on
+the validation split; the test split is not looked at.
 """
 
 import argparse
@@ -26,16 +27,17 @@ import numpy as np
 
 from sparse_mcu.data import Dataset, load
 from sparse_mcu.deploy.boards import board
-from sparse_mcu.search import Budget, Candidate, Evaluation, Ledger, Progress, SearchOptions, evaluate, search, stages
+from sparse_mcu.search import Budget, Candidate, Evaluation, Ledger, SearchOptions, evaluate, search, stages
 from sparse_mcu.search.candidate import Parent
+from sparse_mcu.search.pareto import hypervolume, non_dominated
 from sparse_mcu.search.stages import EXPLORE, with_stages
-from sparse_mcu.search.volume import Volume
 from sparse_mcu.search.workers import TrainingData
 from sparse_mcu.space.architecture import Pruning
 from sparse_mcu.space.limits import SpaceLimits
 
 BOARD = board("arduino-uno")
 BUDGET = Budget(BOARD.ram_bytes, BOARD.flash_bytes)
+BOX = {"error": 0.05, "flash_bytes": BOARD.flash_bytes, "ram_bytes": BOARD.ram_bytes}
 ARMS = ("full", "pruned-after", "pruning-only", "no-morphism", "no-stages")
 AFTER_SHARE = 0.25  # of the seconds, for pruning afterwards
 AFTER = Pruning("unstructured", strength=1.0)
@@ -56,22 +58,20 @@ def main() -> None:
     _report(rows)
 
 
-def measure(arm: str, dataset: Dataset, seed: int, seconds: float) -> dict[str, float]:
-    """Search with ``arm`` and return what it found within the budget."""
+def measure(arm: str, dataset: Dataset, seed: int, seconds: float) -> dict[str, Any]:
+    """Search with ``arm`` and return the front of what it found within the budget."""
     limits = arm_limits(arm, dataset)
     searching = (1.0 - AFTER_SHARE) * seconds if arm == "pruned-after" else seconds
     options = SearchOptions(BOARD, BUDGET, seconds=searching, seed=seed, workers=2, device="cpu")
-    volume, seen = Volume(options.goal, limits), list[Progress]()
     with tempfile.TemporaryDirectory() as directory, Ledger.create(Path(directory)) as ledger, _only_explores(arm):
         ledger.limits = limits
-        search(dataset, options, ledger, seen.append, from_scratch if arm == "no-morphism" else evaluate)
+        search(dataset, options, ledger, lambda progress: None, from_scratch if arm == "no-morphism" else evaluate)
         found = [record.objectives for record in ledger.records() if record.state == "complete"]
         if arm == "pruned-after":
             found += list(_pruned(ledger, dataset, time.monotonic() + AFTER_SHARE * seconds))
-    for objectives in found:
-        volume.add(objectives)
-    errors = [objectives["error"] for objectives in found if BUDGET.keeps(objectives)]
-    return {"hypervolume": volume.share, "error": min(errors, default=1.0), "trials": len(found)}
+    within = np.array([[objectives[name] for name in BOX] for objectives in found if BUDGET.keeps(objectives)])
+    front = within.reshape(-1, len(BOX))
+    return {"front": front[non_dominated(front)].tolist(), "trials": len(found)}
 
 
 def arm_limits(arm: str, dataset: Dataset) -> SpaceLimits:
@@ -135,7 +135,9 @@ def _report(rows: list[dict[str, Any]]) -> None:
     print("| arm | seeds | hypervolume, median | least error, median | trials, median |\n|---|---|---|---|---|")
     for arm in ARMS:
         found = [row for row in rows if row["arm"] == arm]
-        volume, error, trials = (float(np.median([row[name] for row in found])) for name in ("hypervolume", "error", "trials"))
+        volume = np.median([hypervolume(np.array(row["front"]) / list(BOX.values()), np.ones(len(BOX))) for row in found])
+        error = np.median([min(point[0] for point in row["front"]) for row in found])
+        trials = np.median([row["trials"] for row in found])
         print(f"| {arm} | {len(found)} | {volume:.4f} | {error:.2%} | {trials:.0f} |")
 
 
