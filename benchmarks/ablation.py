@@ -135,8 +135,9 @@ def _report(rows: list[dict[str, Any]]) -> None:
     print("| arm | seeds | hypervolume, median | least error, median | trials, median |\n|---|---|---|---|---|")
     for arm in ARMS:
         found = [row for row in rows if row["arm"] == arm]
-        volume = np.median([hypervolume(np.array(row["front"]) / list(BOX.values()), np.ones(len(BOX))) for row in found])
-        error = np.median([min(point[0] for point in row["front"]) for row in found])
+        fronts = [np.array(row["front"]).reshape(-1, len(BOX)) for row in found]
+        volume = np.median([hypervolume(front / list(BOX.values()), np.ones(len(BOX))) for front in fronts])
+        error = np.median([min(front[:, 0], default=1.0) for front in fronts])
         trials = np.median([row["trials"] for row in found])
         print(f"| {arm} | {len(found)} | {volume:.4f} | {error:.2%} | {trials:.0f} |")
 
