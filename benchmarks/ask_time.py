@@ -8,6 +8,7 @@ of the process on one thread, so that other work on the machine does not count.
 """
 
 import argparse
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -43,9 +44,9 @@ def main() -> None:
     architectures = _architectures(np.random.default_rng(options.seed))
     medians: list[float] = []
     with tempfile.TemporaryDirectory() as directory, Ledger.create(Path(directory)) as ledger:
-        for size in SIZES:
-            while len(ledger.study.get_trials(deepcopy=False)) < size:
-                _add(ledger, next(architectures), surrogate)
+        for before, size in itertools.pairwise((0, *SIZES)):
+            for architecture in itertools.islice(architectures, size - before):
+                _add(ledger, architecture, surrogate)
             feasibility = Feasibility(BOARD, BUDGET)
             ledger.study.sampler = SparseSampler(LIMITS, GOAL, IMAGES, options.seed, lambda: USED, feasibility.shortfall)
             first = _seconds(ledger)  # reads all trials, as a search does once, and fits
