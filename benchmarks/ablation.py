@@ -8,9 +8,9 @@
     no-morphism    children are trained from scratch, for as many steps
     no-stages      all of the time explores, from scratch
 
-DIR holds mnist.npz. Results are kept line by line, each with its front, and what is there is not measured again. Printed are the
-hypervolume, as share of the box up to 5 % error and an Arduino Uno's RAM and flash, and the error of the best network, both on
-the validation split; the test split is not looked at.
+DIR holds mnist.npz. Results are kept line by line, each with its front, and what is there is not measured again. Printed and
+drawn are the hypervolume, as share of the box up to 5 % error and an Arduino Uno's RAM and flash, and the error of the best
+network, both on the validation split; the test split is not looked at.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 
 from sparse_mcu.data import Dataset, load
@@ -41,6 +42,7 @@ BOX = {"error": 0.05, "flash_bytes": BOARD.flash_bytes, "ram_bytes": BOARD.ram_b
 ARMS = ("full", "pruned-after", "pruning-only", "no-morphism", "no-stages")
 AFTER_SHARE = 0.25  # of the seconds, for pruning afterwards
 AFTER = Pruning("unstructured", strength=1.0)
+FIGURE = Path(__file__).parent / "figures" / "ablation.png"
 
 
 def main() -> None:
@@ -132,14 +134,42 @@ def _pruned(ledger: Ledger, dataset: Dataset, deadline: float) -> Iterator[dict[
 
 
 def _report(rows: list[dict[str, Any]]) -> None:
-    print("| arm | seeds | hypervolume, median | least error, median | trials, median |\n|---|---|---|---|---|")
+    print("| arm | seeds | hypervolume, median | of each seed | least error, median | of each seed | trials, median |")
+    print("|---|---|---|---|---|---|---|")
+    found = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
+    volumes = {arm: [_volume(row) for row in found[arm]] for arm in ARMS}
+    errors = {arm: [_least_error(row) for row in found[arm]] for arm in ARMS}
     for arm in ARMS:
-        found = [row for row in rows if row["arm"] == arm]
-        fronts = [np.array(row["front"]).reshape(-1, len(BOX)) for row in found]
-        volume = np.median([hypervolume(front / list(BOX.values()), np.ones(len(BOX))) for front in fronts])
-        error = np.median([min(front[:, 0], default=1.0) for front in fronts])
-        trials = np.median([row["trials"] for row in found])
-        print(f"| {arm} | {len(found)} | {volume:.4f} | {error:.2%} | {trials:.0f} |")
+        each = " ".join(f"{volume:.3f}" for volume in volumes[arm]), " ".join(f"{error:.2%}" for error in errors[arm])
+        medians = np.median(volumes[arm]), np.median(errors[arm]), np.median([row["trials"] for row in found[arm]])
+        print(f"| {arm} | {len(found[arm])} | {medians[0]:.3f} | {each[0]} | {medians[1]:.2%} | {each[1]} | {medians[2]:.0f} |")
+    _draw(volumes, errors)
+
+
+def _volume(row: dict[str, Any]) -> float:
+    return hypervolume(np.array(row["front"]).reshape(-1, len(BOX)) / list(BOX.values()), np.ones(len(BOX)))
+
+
+def _least_error(row: dict[str, Any]) -> float:
+    return min((error for error, *_ in row["front"]), default=1.0)
+
+
+def _draw(volumes: dict[str, list[float]], errors: dict[str, list[float]]) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(9, 3), layout="constrained", sharey=True)
+    for height, arm in enumerate(reversed(ARMS)):
+        left.plot(volumes[arm], [height] * len(volumes[arm]), "o", color="C0")
+        left.plot(np.median(volumes[arm]), height, "|", color="black", markersize=18)
+        right.plot(100 * np.array(errors[arm]), [height] * len(errors[arm]), "o", color="C1")
+        right.plot(100 * np.median(errors[arm]), height, "|", color="black", markersize=18)
+    left.set_yticks(range(len(ARMS)), list(reversed(ARMS)))
+    left.set_xlabel("hypervolume (more is better)")
+    right.set_xlabel("least validation error, % (less is better)")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(FIGURE, dpi=110)
 
 
 def _options() -> argparse.Namespace:
