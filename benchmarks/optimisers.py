@@ -47,6 +47,7 @@ BELOW_BEST = 0.1  # of the box: a point that is best in everything must not end 
 FIGURES = Path(__file__).parent / "figures"
 RESULTS = Path(__file__).parent / "omega_bench" / "optimisers.jsonl"
 
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
 Row = tuple[Any, Float64Array]  # a point and its outcomes (c,): the k objectives, minimised, and what the constraints limit to 1
 
 
@@ -127,26 +128,35 @@ def by_drawing(problem: Problem, seed: int, begun: list[Row]) -> Iterator[Row]:
     rng = np.random.default_rng(seed)
     yield from begun
     for _ in range(len(begun), problem.evaluations):
-        point = _allowed(problem, problem.draw, rng)
+        point = _drawn(problem, rng)
         yield point, _outcomes(problem, point)
 
 
-Choose = Callable[[Problem, list[Row], list[Any], np.random.Generator], int]
+Rank = Callable[[Problem, list[Row], list[Any], np.random.Generator], IntArray]
 
 
-def from_pools(problem: Problem, seed: int, choose: Choose, begun: list[Row]) -> Iterator[Row]:
-    """Random points first, then the choice from pools: half random points, half changed ones of those that are best so far."""
+def from_pools(problem: Problem, seed: int, rank: Rank, begun: list[Row]) -> Iterator[Row]:
+    """Random points first, then the first by ``rank`` of a pool: half random, half changed ones of those that are best so far.
+
+    As in a search, whether a point is refused is asked only when its turn has come: of Ω it takes far longer than to rank it.
+    """
     rng = np.random.default_rng(seed)
     rows = list(begun)
     yield from begun
     while len(rows) < problem.evaluations:
         if len(rows) < INITIAL_SHARE * problem.evaluations:
-            point = _allowed(problem, problem.draw, rng)
+            point = _drawn(problem, rng)
         else:
-            pool = list(_pool(problem, rows, rng))
-            point = pool[choose(problem, rows, pool, rng)]
+            point = next(_ranked(problem, rows, rank, rng))
         rows.append((point, _outcomes(problem, point)))
         yield rows[-1]
+
+
+def _ranked(problem: Problem, rows: list[Row], rank: Rank, rng: np.random.Generator) -> Iterator[Any]:
+    """Yield the points of a pool that are not refused, the first by ``rank`` first; then of another pool."""
+    while True:
+        pool = list(_pool(problem, rows, rng))
+        yield from (pool[index] for index in rank(problem, rows, pool, rng) if not problem.refuses(pool[index]))
 
 
 def _pool(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Iterator[Any]:
@@ -155,10 +165,7 @@ def _pool(problem: Problem, rows: list[Row], rng: np.random.Generator) -> Iterat
     tried = {problem.encode(row[0])[0].tobytes() for row in rows}
     found = 0
     while found < POOL:
-        if found % 2:
-            point = _allowed(problem, problem.draw, rng)
-        else:
-            point = _allowed(problem, lambda rng: problem.change(parents[rng.integers(len(parents))], rng), rng)
+        point = problem.draw(rng) if found % 2 else problem.change(parents[rng.integers(len(parents))], rng)
         if problem.encode(point)[0].tobytes() not in tried:
             found += 1
             yield point
@@ -192,8 +199,9 @@ def _region(problem: Problem, rows: list[Row]) -> tuple[Float64Array, Region]:
     return outcomes, Region(best - BELOW_BEST * (upper - best), upper, np.ones(len(upper), dtype=np.bool_))
 
 
-def _allowed(problem: Problem, propose: Callable[[np.random.Generator], Any], rng: np.random.Generator) -> Any:
-    while problem.refuses(point := propose(rng)):
+def _drawn(problem: Problem, rng: np.random.Generator) -> Any:
+    """Draw until a point is not refused."""
+    while problem.refuses(point := problem.draw(rng)):
         pass
     return point
 
@@ -204,12 +212,12 @@ class BestByThompson:
     def __init__(self, problem: Problem) -> None:
         self._guide = Guide(_floors(problem))
 
-    def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
-        """Return the position in ``pool`` of the candidate that the guide ranks first."""
+    def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> IntArray:
+        """Return the positions in ``pool`` as the guide ranks them, the best first."""
         outcomes, region = _region(problem, rows)
         observed = Observations([problem.encode(row[0]) for row in rows], outcomes)
         weights = random_weights(len(problem.reference), rng)
-        return int(self._guide.rank(observed, [problem.encode(point) for point in pool], region, weights, rng)[0])
+        return self._guide.rank(observed, [problem.encode(point) for point in pool], region, weights, rng)
 
 
 class QLogNehvi:
@@ -222,8 +230,8 @@ class QLogNehvi:
         self._fitted = 0  # observations behind the hyperparameters
         self._hyperparameters: dict[str, Any] = {}
 
-    def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> int:
-        """Return the position in ``pool`` of the candidate with the largest expected improvement."""
+    def __call__(self, problem: Problem, rows: list[Row], pool: list[Any], rng: np.random.Generator) -> IntArray:
+        """Return the positions in ``pool`` by expected improvement, the largest first."""
         k = len(problem.reference)
         X = inputs([problem.encode(row[0]) for row in rows])
         Y = -torch.from_numpy(np.log(np.stack([row[1] for row in rows]) + _floors(problem)))
@@ -241,7 +249,8 @@ class QLogNehvi:
                 constraints=[lambda Y, column=column: -Y[..., column] for column in range(k, Y.shape[1])] or None,
             )
             with torch.no_grad():
-                return int(acquisition(inputs([problem.encode(point) for point in pool])[:, None]).argmax())
+                improvement = acquisition(inputs([problem.encode(point) for point in pool])[:, None])
+                return improvement.argsort(descending=True, stable=True).numpy()
 
     def _model(self, X: torch.Tensor, Y: torch.Tensor) -> ModelListGP:
         model = ModelListGP(*(SingleTaskGP(X, y[:, None], outcome_transform=Standardize(1)) for y in Y.T))
