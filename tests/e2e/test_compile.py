@@ -46,6 +46,18 @@ def test_a_network_from_elsewhere_runs_on_the_board(cli: CommandLine) -> None:
     assert all((cli.cwd / file).stat().st_size > 500 for file in shown["files"])
 
 
+@pytest.mark.parametrize(
+    ("board", "unit"), [("arduino-uno", "cycles"), ("microbit", "instructions"), ("esp32-c3", "instructions")]
+)
+def test_the_figures_of_every_kind_of_board_are_printed(cli: CommandLine, board: str, unit: str) -> None:
+    save(cli.cwd)
+    shown = cli.done(*COMPILE[:-1], board, "--verify")
+    predicted, measured = shown.split("8 test images")
+    times = [next(line for line in part.splitlines() if line.startswith(unit)) for part in (predicted, measured)]
+    assert " ms" in times[0] if unit == "cycles" else " ms" not in predicted
+    assert all(int(line.split()[1].replace(",", "")) > 1_000 for line in times)
+
+
 def test_all_variables_can_be_the_callers(cli: CommandLine) -> None:
     save(cli.cwd)
     shown = cli.json(*COMPILE, "--reentrant", "--verify")

@@ -54,10 +54,11 @@ def _show(compiled: Compiled, files: Sequence[Path], as_json: bool) -> None:
     if found is None:
         print_lines([f"bytes and cycles are not predicted: the kernels have not been measured for {board.title} yet"])
         return
+    milliseconds = board.milliseconds(found.cycles)
     rows = [
         ("flash bytes", f"{found.flash_bytes:,}", f"{board.flash_bytes:,}"),
         ("RAM bytes", f"{found.ram_bytes:,}", f"{target.ram_limit:,}"),
-        ("cycles", f"{found.cycles:,}", f"{board.milliseconds(found.cycles):,.1f} ms"),
+        (board.time_unit, f"{found.cycles:,}", "" if milliseconds is None else f"{milliseconds:,.1f} ms"),
     ]
     print_lines([""])
     print_table(("", ">predicted", f">{board.name}"), rows)
