@@ -4,7 +4,9 @@ The network is compiled from its ONNX file as `sparse-mcu compile` does, with tr
 first test images on every board that can be simulated here; every logit is compared with the interpreter's. RAM is variables, the
 image included, and the deepest stack; flash is code and constants over an empty program.
 
-    python benchmarks/device.py refB.onnx mnist.npz [--images 500] [--boards arduino-uno ...] [--optimise size balanced speed]
+    python benchmarks/device.py refB.onnx mnist.npz [--images 500] [--boards arduino-uno ...] [--optimise size ...] [--ram 760]
+
+With --ram less than whole images take, the input comes row by row; RAM then counts the rows that are kept.
 
 Exit status 1 where a logit differs.
 """
@@ -55,13 +57,14 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500, help="test images to run on each board")
     parser.add_argument("--boards", nargs="+", default=["arduino-uno"])
     parser.add_argument("--optimise", nargs="+", choices=OPTIMISE, default=OPTIMISE, help="settings to measure")
+    parser.add_argument("--ram", type=int, help="bytes to keep within, by streaming rows where a whole image does not fit")
     arguments = parser.parse_args()
     figures = ("flash", "RAM", "cycles or instructions", "per MAC", "board accuracy", "interpreter accuracy", "differing logits")
     print(f"| board | optimise | {' | '.join(figures)} |")
     print("|---" * (2 + len(figures)) + "|")
     differ = False
     for name, optimise in itertools.product(arguments.boards, arguments.optimise):
-        compiled = compile_network(arguments.network, arguments.data, name, INPUT_RANGE, optimise=optimise)
+        compiled = compile_network(arguments.network, arguments.data, name, INPUT_RANGE, arguments.ram, optimise)
         found = measured(compiled, arguments.images)
         print(line(found, optimise), flush=True)
         differ |= found.mismatches > 0

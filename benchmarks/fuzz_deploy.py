@@ -9,7 +9,8 @@ but not as run.
     python benchmarks/fuzz_deploy.py [--host 3000] [--board 200] [--boards arduino-uno ...] [--jobs 2] [--out FILE]
     python benchmarks/fuzz_deploy.py --seeds 17 --boards microbit
 
-Exit status 1 where an integer differs, a sanitizer stops the C, or a simulated program goes astray.
+Exit status 1 where an integer differs, a sanitizer stops the C, or a simulated program goes astray or takes more RAM than
+predicted.
 """
 
 import argparse
@@ -34,10 +35,9 @@ from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import HostFault, host_logits
 from sparse_mcu.deploy.kernel_costs import kernel_costs
 from sparse_mcu.deploy.predict import candidates, predict_program
-from sparse_mcu.deploy.program import check_constants, lower
+from sparse_mcu.deploy.program import Program, check_constants, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
-from sparse_mcu.deploy.source import CSource
 from sparse_mcu.deploy.stream import streamable
 from sparse_mcu.deploy.target import OPTIMISE, Target
 from sparse_mcu.errors import BoardError
@@ -62,6 +62,7 @@ class Result:
     integers: int  # compared
     differing: int
     fault: str = ""
+    spare_ram: int = 0  # bytes predicted less those of variables and the painted stack, on a board
 
 
 def main() -> int:
@@ -101,6 +102,8 @@ def resume(pool: ProcessPoolExecutor, path: Path, target: str, wanted: int) -> l
                     file.flush()
                 if result.differing or result.fault not in ("", TOO_LARGE):
                     print(f"{target}, seed {seed}: {result.differing} integers differ; {result.fault}", flush=True)
+                if result.spare_ram < 0:
+                    print(f"{target}, seed {seed}: {-result.spare_ram} bytes of RAM more than predicted", flush=True)
     return found
 
 
@@ -122,20 +125,25 @@ def run(target: str, seed: int) -> Result:
     graph = random_graph(rng, SIZES[seed % len(SIZES)])
     images = random_images(rng, graph, IMAGES)
     expected = interpreter.run(graph, images)
+    spare_ram = 0
     try:
         if target == HOST:
-            logits = host_logits(source(rng, graph, board("microbit")), images, sanitize=True)
+            logits = host_logits(render(drawn_program(rng, graph, board("microbit")), None), images, sanitize=True)
         else:
-            logits = simulate(build_firmware(source(rng, graph, board(target)), board(target)), images).logits
+            program = drawn_program(rng, graph, board(target))
+            simulation = simulate(build_firmware(render(program, None), board(target)), images)
+            logits = simulation.logits
+            predicted = predict_program(program, kernel_costs(board(target))).ram_bytes
+            spare_ram = predicted - program.variable_bytes - simulation.stack_bytes
     except BoardError:
         return Result(code(), target, seed, 0, 0, TOO_LARGE)
     except (HostFault, FirmwareFault) as fault:
         return Result(code(), target, seed, 0, 0, str(fault))
-    return Result(code(), target, seed, expected.size, int((logits != expected).sum()))
+    return Result(code(), target, seed, expected.size, int((logits != expected).sum()), spare_ram=spare_ram)
 
 
-def source(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> CSource:
-    """Return the C of ``graph`` for ``target``, made one way of all, with any number of layers streamed of those that can be."""
+def drawn_program(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> Program:
+    """Return ``graph`` for ``target``, made one way of all, with any number of layers streamed of those that can be."""
     lines = streamable(graph)
     lines = lines[: rng.integers(0, len(lines) + 1)]
     aim = Target(target, optimise=OPTIMISE[rng.integers(len(OPTIMISE))])
@@ -148,7 +156,7 @@ def source(rng: np.random.Generator, graph: IntegerGraph, target: Board) -> CSou
     check_constants(program)
     if predict_program(program, costs).ram_bytes > target.ram_bytes:  # with its stack; the variables alone may fit
         raise BoardError(f"the program of a graph must fit in the RAM of {target.name}, but does not")
-    return render(program, None)
+    return program
 
 
 def drawn_encodings(rng: np.random.Generator, graph: IntegerGraph, target: Board, in_pairs: bool) -> dict[str, Encoding]:
@@ -181,7 +189,10 @@ def report(found: list[Result]) -> int:
             f"{target}: {kinds['']} graphs run, {kinds['faults']} faults, {differing} of {integers:,} integers differ; "
             f"{kinds[TOO_LARGE]} more graphs were too large; seeds 0 to {max(result.seed for result in results)}"
         )
-        wrong += differing + kinds["faults"]
+        spare = [result.spare_ram for result in results]
+        if target != HOST:
+            print(f"  RAM predicted less measured: {min(spare):+} to {max(spare):+} bytes")
+        wrong += differing + kinds["faults"] + sum(value < 0 for value in spare)
     return 1 if wrong else 0
 
 

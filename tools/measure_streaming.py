@@ -3,7 +3,8 @@
     python tools/measure_streaming.py [--boards BOARD ...] [--probes 24]
 
 measure_kernels.py does the same after all else; alone, this keeps what the table has. Random networks are measured twice, with
-some layers streamed and with none. The differences, less those that the layers themselves are predicted to make, are fitted.
+some layers streamed and with none. The differences, less those that the layers themselves are predicted to make, are fitted. The
+stack is that of other networks, with any encodings: what each kind of step takes at most, and what no network exceeds.
 """
 
 import argparse
@@ -13,28 +14,36 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from probes import NO_MULTIPLIER, SIZES, smallest
 from scipy.optimize import nnls  # type: ignore[import-untyped]
 
 from sparse_mcu.deploy import kernel_costs
 from sparse_mcu.deploy.boards import Board, board
+from sparse_mcu.deploy.encode import ON_ANY_CORE, Encoding
 from sparse_mcu.deploy.events import stream_events
 from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.kernel_costs import KernelCosts
-from sparse_mcu.deploy.predict import predict_program
+from sparse_mcu.deploy.predict import predict_program, stack_of_rows
 from sparse_mcu.deploy.program import Program, lower
 from sparse_mcu.deploy.simulation import FirmwareFault
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.stream import streamable
+from sparse_mcu.deploy.unroll import can_unroll
 from sparse_mcu.errors import BoardError
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
 
 PROBES = 24
+STACK_PROBES = 90
+STRAIGHT = (0.0, 0.5, 1.0)  # shares of the layers that are straight-line code
 IMAGES = 2
 SIZE = GraphSize(layers=3, extent=14, channels=4)  # narrow: little time in layers
-BYTES = ("code", "line", "stack")
 EVENTS = ("push", "row", "row.kept", "row.zero")  # of predict.stream_events
-NOTHING = dict.fromkeys((*BYTES, *EVENTS), 0.0)
+KINDS = tuple(
+    f"stack.{lines}.{how}.{kind}"  # of stack_of_rows
+    for lines, how, kind in itertools.product(("line", "lines"), ("rows", "whole"), ("straight", "sums", "others"))
+)
+NOTHING = dict.fromkeys(("code", "line", *KINDS, *EVENTS), 0.0)
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,6 @@ class Figures:
     """Bytes and time of a program: what it takes on a board beyond what is predicted of its layers."""
 
     flash_bytes: int
-    stack_bytes: int
     cycles: float
 
 
@@ -62,10 +70,59 @@ def streaming_costs(target: Board, costs: KernelCosts, count: int = PROBES) -> d
     lines = np.array([[1, len(probe.program.lines) + 1] for probe in found], float)
     flash = np.array([probe.rows.flash_bytes - probe.whole.flash_bytes for probe in found], float)
     code, line = np.linalg.lstsq(lines, flash, rcond=None)[0]
-    stack = max(0, *(probe.rows.stack_bytes for probe in found))
     events = np.array([[stream_events(probe.program)[event] for event in EVENTS] for probe in found], float)
     cycles, _ = nnls(events, np.array([probe.rows.cycles - probe.whole.cycles for probe in found]))
-    return {name: round(float(value), 2) for name, value in zip((*BYTES, *EVENTS), (code, line, stack, *cycles), strict=True)}
+    table = {"code": code, "line": line, **streaming_stack(target, costs), **dict(zip(EVENTS, cycles, strict=True))}
+    return {name: round(float(value), 2) for name, value in table.items()}
+
+
+def streaming_stack(target: Board, costs: KernelCosts, count: int = STACK_PROBES) -> dict[str, float]:
+    """Return the stack by kind of step in a program with streamed layers, beyond that of its kernels.
+
+    A program shows its deepest step, so no step takes more than the least that a program with its kind shows; of pools and
+    additions, which hardly ever are the deepest, no more than of convolutions. Where a program shows more than all of its steps
+    together explain, the kind of the deepest is taken to be what does: none takes more than predicted.
+    """
+    found = [
+        ([(costs.stack[program.chain(step)], stack_of_rows(program, step)) for step in program.steps], stack)
+        for program, stack in itertools.islice(stack_probes(target), count)
+    ]
+    table = dict.fromkeys(KINDS, 0)
+    for kind in KINDS:
+        kernels = [(stack, [chain for chain, its in steps if its == kind]) for steps, stack in found]
+        table[kind] = min((stack - max(taken) for stack, taken in kernels if taken), default=0)
+        if kind.endswith("others"):
+            table[kind] = min(table[kind], max(table[kind.replace("others", known)] for known in ("straight", "sums")))
+    for steps, stack in found:
+        deepest, kind = max((chain + table[kind], kind) for chain, kind in steps)
+        table[kind] += max(0, stack - deepest)
+    errors = [max(chain + table[kind] for chain, kind in steps) - stack for steps, stack in found]
+    print(f"  stack with rows: predicted less measured {min(errors):+} to {max(errors):+} bytes")
+    return table
+
+
+def stack_probes(target: Board) -> Iterator[tuple[Program, int]]:
+    """Yield random programs with streamed layers, any of them as straight-line code, and their stack; without end."""
+    rng = np.random.default_rng(2)
+    while True:
+        graph = random_graph(rng, SIZES[rng.integers(len(SIZES))])
+        lines = streamable(graph)
+        if not lines:
+            continue
+        lines = lines[: rng.integers(1, len(lines) + 1)]
+        others: list[Encoding] = list(rng.permutation(ON_ANY_CORE)[: rng.integers(len(ON_ANY_CORE) + 1)])
+        in_pairs, straight = bool(rng.random() < 0.7), STRAIGHT[rng.integers(len(STRAIGHT))]
+        program = lower(graph, target, None, in_pairs, lines, smallest(graph, [target.dense if in_pairs else "pairs", *others]))
+        if target.core not in NO_MULTIPLIER:
+            chosen = [step for step in program.steps if rng.random() < straight]
+            able = [step.stage.op.name for step in chosen if can_unroll(step.stage.op, target, program.sum_bytes, step.tensors)]
+            change: dict[str, Encoding] = dict.fromkeys(able, "unrolled")
+            program = lower(graph, target, None, in_pairs, lines, program.encodings | change)
+        try:
+            firmware = build_firmware(render(program, None), target)
+            yield program, simulate(firmware, random_images(rng, graph, IMAGES)).stack_bytes
+        except (BoardError, FirmwareFault):
+            continue  # as below
 
 
 def probes(target: Board, known: KernelCosts) -> Iterator[Probe]:
@@ -92,7 +149,6 @@ def figures(program: Program, target: Board, known: KernelCosts, images: np.ndar
     simulation = simulate(firmware, images)
     return Figures(
         firmware.flash_bytes - predicted.flash_bytes,
-        simulation.stack_bytes - (predicted.ram_bytes - program.variable_bytes),
         float(simulation.cycles.mean()) - predicted.cycles,
     )
 

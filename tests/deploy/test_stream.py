@@ -11,12 +11,12 @@ from sparse_mcu.deploy.firmware import build_firmware
 from sparse_mcu.deploy.generate import render
 from sparse_mcu.deploy.host import host_logits
 from sparse_mcu.deploy.kernel_costs import kernel_costs
-from sparse_mcu.deploy.predict import predict, predict_program
+from sparse_mcu.deploy.predict import candidates, predict, predict_program
 from sparse_mcu.deploy.program import lower
 from sparse_mcu.deploy.simulators import simulate
 from sparse_mcu.deploy.stages import Stage, stages
 from sparse_mcu.deploy.stream import Line, rows_before_the_end, running, streamable
-from sparse_mcu.deploy.target import Target
+from sparse_mcu.deploy.target import OPTIMISE, Optimise, Target
 from sparse_mcu.quant.graph import INPUT, Add, Conv2d, IntegerGraph, MaxPool2d, TensorType
 from sparse_mcu.quant.interpreter import IntegerArray, run, run_op
 from sparse_mcu.quant.random_graph import GraphSize, random_graph, random_images
@@ -158,6 +158,24 @@ def test_streamed_rows_give_the_same_on_boards(name: str) -> None:
     simulation = simulate(firmware, images)
     assert np.array_equal(simulation.logits, run(graph, images))
     assert 0 <= program.variable_bytes - firmware.static_ram_bytes < 4  # what aligns one variable behind another
+
+
+@pytest.mark.parametrize("optimise", OPTIMISE)
+@pytest.mark.parametrize("name", ["arduino-uno", "attiny85", "microbit", "nucleo-f446", "ch32v003", "esp32-c3"])
+def test_no_program_with_rows_takes_more_ram_than_predicted(name: str, optimise: Optimise) -> None:
+    target = Target(board(name), optimise=optimise)
+    if (obstacle := toolchain.obstacle(target.board)) is not None:
+        pytest.skip(obstacle)
+    costs = kernel_costs(target.board)
+    rng = np.random.default_rng(7)
+    graphs = [padded_chain(), *(random_graph(rng, GraphSize(layers=3, extent=9, channels=4)) for _ in range(6))]
+    streamed = [graph for graph in graphs if streamable(graph)]
+    assert len(streamed) > 2
+    for graph in streamed:
+        for program in candidates(graph, target, costs, streamable(graph)[:2]):
+            simulation = simulate(build_firmware(render(program, None), target.board), random_images(rng, graph, 2))
+            taken = program.variable_bytes + simulation.stack_bytes
+            assert 0 <= predict_program(program, costs).ram_bytes - taken <= 16
 
 
 @settings(max_examples=60, deadline=None)

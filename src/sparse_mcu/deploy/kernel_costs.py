@@ -24,7 +24,7 @@ class KernelCosts:
     steps: dict[str, int]  # bytes of stack that a network takes beyond that, from so many steps on
     cycles: dict[str, float]  # by event, see predict.py; base: what any network takes
     unrolled: dict[str, float]  # bytes by what straight-line code consists of (unroll.py); empty: it is not made for the core
-    streaming: dict[str, float]  # what rows take besides: bytes (code, of a line, stack), and cycles by event
+    streaming: dict[str, float]  # what rows take besides: bytes (code, of a line, stack by kind of step), and cycles by event
 
 
 @functools.cache

@@ -4,6 +4,7 @@ The code of kernels and their stack are constants of a core, and so is the time 
 a tap, a weight that is zero (``events``). tools/measure_kernels.py measures them. Weights and descriptors are counted exactly.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -181,12 +182,20 @@ def predict_program(program: Program, costs: KernelCosts) -> Prediction:
 
 def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str]) -> int:
     """The deepest stack if other kernels ran ``instead`` of some."""
-    chain = max(
-        costs.stack[program.variant(instead[step.kernels[-1]]) if step.kernels[-1] in instead else program.chain(step)]
-        + (round(costs.streaming["stack"]) if step.calls > 1 else 0)
+    chains = {
+        step.name: costs.stack[program.variant(instead[step.kernels[-1]]) if step.kernels[-1] in instead else program.chain(step)]
         for step in program.steps
-    )
-    return chain + steps_stack(costs, len(program.steps))
+    }
+    if not program.lines:
+        return max(chains.values()) + steps_stack(costs, len(program.steps))
+    return math.ceil(max(chains[step.name] + costs.streaming[stack_of_rows(program, step)] for step in program.steps))
+
+
+def stack_of_rows(program: Program, step: Step) -> str:
+    """Return the name in the table of what ``step`` takes, in a program with streamed layers, beyond the stack of its kernels."""
+    kind = "straight" if step.blocks else "sums" if step.kernels[-1].startswith("sums_") else "others"
+    lines = "line" if len(program.lines) == 1 else "lines"
+    return f"stack.{lines}.{'rows' if step.calls > 1 else 'whole'}.{kind}"
 
 
 def steps_stack(costs: KernelCosts, count: int) -> int:
