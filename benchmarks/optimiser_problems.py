@@ -3,6 +3,7 @@
 x: a point; F: (k,) objectives, all minimised and positive; ``floors`` are added before their logarithms are modelled.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -17,12 +18,14 @@ from sparse_mcu.search.feasibility import Feasibility
 from sparse_mcu.search.guide import ERROR_FLOOR, Point, point
 from sparse_mcu.search.omega import choose_by
 from sparse_mcu.search.sampler import SparseSampler
+from sparse_mcu.search.scalarise import Region, random_weights
 from sparse_mcu.search.stages import REFINE
 from sparse_mcu.space.architecture import Architecture
 from sparse_mcu.space.morph import MORPHS, morph
 from sparse_mcu.space.suggest import fits, sample, suggest
 
 Float64Array = npt.NDArray[np.float64]
+REFERENCE_ERROR = 0.1  # of omega_bench
 STEP = 0.15  # standard deviation of a change of a coordinate in [0, 1]
 
 
@@ -52,8 +55,11 @@ class Problem(Protocol):
     def evaluate(self, x: Any) -> tuple[Float64Array, Mapping[str, float]]:
         """Return the objectives (k,), and by which share of it each limit is exceeded: 0 or less where it is kept."""
 
-    def our_sampler(self, seed: int) -> optuna.samplers.BaseSampler | None:
-        """Return our optimiser for this problem; None where only its parts apply, for the space is not Ω."""
+    def our_sampler(self, seed: int, told: bool) -> optuna.samplers.BaseSampler | None:
+        """Return our optimiser for this problem, ``told`` of the reference or as a search has it.
+
+        None where only its parts apply, for the space is not Ω; these are always told.
+        """
 
 
 class _Box:
@@ -91,7 +97,7 @@ class _Box:
         """Return False: nothing is known beforehand."""
         return False
 
-    def our_sampler(self, seed: int) -> None:
+    def our_sampler(self, seed: int, told: bool) -> None:
         """Return None: the space is not Ω."""
         return None
 
@@ -163,7 +169,7 @@ class Omega:
         self._problem = problem
         self._surrogate = Surrogate(problem.read_points())
         self._feasible = functools.lru_cache(maxsize=4096)(Feasibility(problem.BOARD, problem.BUDGET).shortfall)
-        self.reference = np.array([0.1, problem.BUDGET.flash_bytes, problem.BUDGET.ram_bytes])
+        self.reference = np.array([REFERENCE_ERROR, problem.BUDGET.flash_bytes, problem.BUDGET.ram_bytes])
         self.floors = np.array([ERROR_FLOOR, 0.0, 0.0])
         self._told = 0
 
@@ -200,7 +206,7 @@ class Omega:
         F = self._surrogate(x)
         return F, self._problem.BUDGET.excesses(dict(zip(self._problem.GOAL.minimised, F.tolist(), strict=True)))
 
-    def our_sampler(self, seed: int) -> SparseSampler:
+    def our_sampler(self, seed: int, told: bool) -> SparseSampler:
         """Return our sampler as a search has it until it polishes: to train on what was found is nothing that the table knows."""
         self._told = 0
         p = self._problem
@@ -210,7 +216,17 @@ class Omega:
         def used() -> float:
             return min(REFINE.until * self._told / self.evaluations, latest)
 
-        return SparseSampler(p.LIMITS, p.GOAL, p.IMAGES, seed, used, self._feasible)
+        return (InTheBox if told else SparseSampler)(p.LIMITS, p.GOAL, p.IMAGES, seed, used, self._feasible)
+
+
+class InTheBox(SparseSampler):
+    """Ours, told what the others are told too: which box counts, and that all of it counts alike."""
+
+    def interest(self, outcomes: Float64Array, rng: np.random.Generator) -> tuple[Region, Float64Array]:
+        """Return the box up to the reference, and random weights."""
+        region, _ = super().interest(outcomes, rng)
+        upper = np.append(REFERENCE_ERROR, region.upper[1:])
+        return dataclasses.replace(region, upper=upper), random_weights(len(upper), rng)
 
 
 PROBLEMS: dict[str, Callable[[], Problem]] = {

@@ -126,6 +126,15 @@ class SparseSampler(BaseSampler):
         """Raise ValueError: a proposal sets every parameter that the walk of its architecture asks for."""
         raise ValueError(f"a trial's parameters must be the dimensions of the sampler's limits, but {param_name!r} is none")
 
+    def interest(self, outcomes: Float64Array, rng: np.random.Generator) -> tuple[Region, Float64Array]:
+        """Return the region in which a proposal is to add something to ``outcomes`` (n, c), and its weights (j, k).
+
+        It follows from what was found, and half of the proposals are for the network that errs least. Whoever knows which region
+        counts, and that no part of it counts more, has a method of their own here.
+        """
+        minimised = self._goal.minimised
+        return region_of_interest(outcomes, self._goal), draw_weights(len(minimised), minimised.index("error"), rng)
+
     def _propose(self, stage: Stage, used: float, number: int) -> Proposal:
         rng = np.random.default_rng((self._seed, number))
         refused = 0
@@ -183,10 +192,9 @@ class SparseSampler(BaseSampler):
 
     def _ranked(self, stage: Stage, used: float, rng: np.random.Generator) -> Iterator[Proposal]:
         """Yield a pool of candidates, the most promising first."""
-        complete, minimised = self._history.complete, self._goal.minimised
+        complete = self._history.complete
         outcomes = _outcomes(complete, self._goal.columns)
-        region = region_of_interest(outcomes, self._goal)
-        weights = draw_weights(len(minimised), minimised.index("error"), rng)
+        region, weights = self.interest(outcomes, rng)
         worthy = [trial for trial, outcome in zip(complete, outcomes, strict=True) if (outcome <= region.upper).all()]
         if stage is POLISH and (due := self._to_polish(worthy, used)):
             # What these are has been measured, and how much each has still to learn nobody knows: no surrogate has a say.
