@@ -39,11 +39,10 @@ STRAIGHT = (0.0, 0.5, 1.0)  # shares of the layers that are straight-line code
 IMAGES = 2
 SIZE = GraphSize(layers=3, extent=14, channels=4)  # narrow: little time in layers
 EVENTS = ("push", "row", "row.kept", "row.zero")  # of predict.stream_events
-KINDS = tuple(
-    f"stack.{lines}.{how}.{kind}"  # of stack_of_rows
-    for lines, how, kind in itertools.product(("line", "lines"), ("rows", "whole"), ("straight", "sums", "others"))
-)
-NOTHING = dict.fromkeys(("code", "line", *KINDS, *EVENTS), 0.0)
+STRAIGHT_STACKS = (".straight.rows", ".straight.whole")  # behind those of LINES; of stack_of_rows
+LINES = ("stack.line", "stack.lines")
+STACKS = (*LINES, *map("".join, itertools.product(LINES, STRAIGHT_STACKS)))
+NOTHING = dict.fromkeys(("code", "line", *STACKS, *EVENTS), 0.0)
 
 
 @dataclass(frozen=True)
@@ -77,25 +76,26 @@ def streaming_costs(target: Board, costs: KernelCosts, count: int = PROBES) -> d
 
 
 def streaming_stack(target: Board, costs: KernelCosts, count: int = STACK_PROBES) -> dict[str, float]:
-    """Return the stack by kind of step in a program with streamed layers, beyond that of its kernels.
+    """Return the stack that a step takes in a program with streamed layers beyond that of its kernels: none shows more.
 
-    A program shows its deepest step, so no step takes more than the least that a program with its kind shows; of pools and
-    additions, which hardly ever are the deepest, no more than of convolutions. Where a program shows more than all of its steps
-    together explain, the kind of the deepest is taken to be what does: none takes more than predicted.
+    What calls a kernel takes the same for all but a little; straight-line code is called otherwise, and as a part of its caller.
     """
     found = [
         ([(costs.stack[program.chain(step)], stack_of_rows(program, step)) for step in program.steps], stack)
         for program, stack in itertools.islice(stack_probes(target), count)
     ]
-    table = dict.fromkeys(KINDS, 0)
-    for kind in KINDS:
-        kernels = [(stack, [chain for chain, its in steps if its == kind]) for steps, stack in found]
-        table[kind] = min((stack - max(taken) for stack, taken in kernels if taken), default=0)
-        if kind.endswith("others"):
-            table[kind] = min(table[kind], max(table[kind.replace("others", known)] for known in ("straight", "sums")))
-    for steps, stack in found:
+    table: dict[str, float] = {}
+    for lines in LINES:
+        kernels = [(steps, stack) for steps, stack in found if all(kind == lines for _, kind in steps)]
+        table[lines] = max([0, *(stack - max(steps)[0] for steps, stack in kernels)])
+        table |= dict.fromkeys((lines + straight for straight in STRAIGHT_STACKS), table[lines])
+    # Those with one kind of straight-line code first: they tell what it is that takes more.
+    for steps, stack in sorted(found, key=lambda probe: len({kind for _, kind in probe[0]})):
         deepest, kind = max((chain + table[kind], kind) for chain, kind in steps)
         table[kind] += max(0, stack - deepest)
+    table = {
+        kind: max(taken, table[next(lines for lines in LINES[::-1] if kind.startswith(lines))]) for kind, taken in table.items()
+    }
     errors = [max(chain + table[kind] for chain, kind in steps) - stack for steps, stack in found]
     print(f"  stack with rows: predicted less measured {min(errors):+} to {max(errors):+} bytes")
     return table

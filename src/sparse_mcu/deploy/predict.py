@@ -193,9 +193,10 @@ def _stack_bytes(program: Program, costs: KernelCosts, instead: Mapping[str, str
 
 def stack_of_rows(program: Program, step: Step) -> str:
     """Return the name in the table of what ``step`` takes, in a program with streamed layers, beyond the stack of its kernels."""
-    kind = "straight" if step.blocks else "sums" if step.kernels[-1].startswith("sums_") else "others"
-    lines = "line" if len(program.lines) == 1 else "lines"
-    return f"stack.{lines}.{'rows' if step.calls > 1 else 'whole'}.{kind}"
+    lines = "stack.line" if len(program.lines) == 1 else "stack.lines"
+    if not step.blocks:
+        return lines
+    return f"{lines}.straight.{'rows' if step.calls > 1 else 'whole'}"
 
 
 def steps_stack(costs: KernelCosts, count: int) -> int:
